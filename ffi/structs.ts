@@ -1,0 +1,188 @@
+/**
+ * Layouts of the kernel's structures, as data: field name → type, in order, with C's alignment rules. tests/ffi checks
+ * each size and offset against the C compiler's own.
+ */
+
+export type FieldType = "u8" | "u16" | "u32" | "i32" | "u64" | "i64" | "ptr" | `bytes:${number}`;
+
+export const layouts = {
+  /** openat2(2) */
+  open_how: { flags: "u64", mode: "u64", resolve: "u64" },
+  /** mount_setattr(2) */
+  mount_attr: { attr_set: "u64", attr_clr: "u64", propagation: "u64", userns_fd: "u64" },
+  /** clone3(2), CLONE_ARGS_SIZE_VER2 */
+  clone_args: {
+    flags: "u64",
+    pidfd: "ptr",
+    child_tid: "ptr",
+    parent_tid: "ptr",
+    exit_signal: "u64",
+    stack: "u64",
+    stack_size: "u64",
+    tls: "u64",
+    set_tid: "ptr",
+    set_tid_size: "u64",
+    cgroup: "u64",
+  },
+  /** seccomp(2): struct sock_fprog */
+  sock_fprog: { len: "u16", filter: "ptr" },
+  /** prlimit64(2) */
+  rlimit64: { rlim_cur: "u64", rlim_max: "u64" },
+  /** capset(2), version 3 */
+  __user_cap_header_struct: { version: "u32", pid: "i32" },
+  __user_cap_data_struct_v3: {
+    effective0: "u32",
+    permitted0: "u32",
+    inheritable0: "u32",
+    effective1: "u32",
+    permitted1: "u32",
+    inheritable1: "u32",
+  },
+  iovec: { iov_base: "ptr", iov_len: "u64" },
+  msghdr: {
+    msg_name: "ptr",
+    msg_namelen: "u32",
+    msg_iov: "ptr",
+    msg_iovlen: "u64",
+    msg_control: "ptr",
+    msg_controllen: "u64",
+    msg_flags: "i32",
+  },
+  /** ioctl_tty(2) */
+  winsize: { ws_row: "u16", ws_col: "u16", ws_xpixel: "u16", ws_ypixel: "u16" },
+  /** netdevice(7): struct ifreq with its flags member */
+  ifreq: { ifr_name: "bytes:16", ifr_flags: "u16", pad: "bytes:22" },
+  timespec: { tv_sec: "i64", tv_nsec: "i64" },
+  /** fcntl(2): struct flock of a 64-bit kernel */
+  flock: { l_type: "u16", l_whence: "u16", l_start: "i64", l_len: "i64", l_pid: "i32" },
+  pollfd: { fd: "i32", events: "u16", revents: "u16" },
+  /** statfs(2) */
+  statfs: {
+    f_type: "i64",
+    f_bsize: "i64",
+    f_blocks: "u64",
+    f_bfree: "u64",
+    f_bavail: "u64",
+    f_files: "u64",
+    f_ffree: "u64",
+    f_fsid: "u64",
+    f_namelen: "i64",
+    f_frsize: "i64",
+    f_flags: "i64",
+    f_spare: "bytes:32",
+  },
+  /** statx(2) */
+  statx: {
+    stx_mask: "u32",
+    stx_blksize: "u32",
+    stx_attributes: "u64",
+    stx_nlink: "u32",
+    stx_uid: "u32",
+    stx_gid: "u32",
+    stx_mode: "u16",
+    stx_ino: "u64",
+    stx_size: "u64",
+    stx_blocks: "u64",
+    stx_attributes_mask: "u64",
+    stx_atime_sec: "i64",
+    stx_atime_nsec: "u32",
+    stx_btime_sec: "i64",
+    stx_btime_nsec: "u32",
+    stx_ctime_sec: "i64",
+    stx_ctime_nsec: "u32",
+    stx_mtime_sec: "i64",
+    stx_mtime_nsec: "u32",
+    stx_mtime_pad: "u32",
+    stx_rdev_major: "u32",
+    stx_rdev_minor: "u32",
+    stx_dev_major: "u32",
+    stx_dev_minor: "u32",
+    stx_mnt_id: "u64",
+    stx_spare: "bytes:104",
+  },
+} as const satisfies Record<string, Record<string, FieldType>>;
+
+export type LayoutName = keyof typeof layouts;
+
+export interface Placed {
+  readonly name: string;
+  readonly type: FieldType;
+  readonly offset: number;
+  readonly size: number;
+}
+
+export interface Layout {
+  readonly size: number;
+  readonly fields: readonly Placed[];
+}
+
+const placed = new Map<LayoutName, Layout>();
+
+function widthOf(type: FieldType): { size: number; align: number } {
+  switch (type) {
+    case "u8":
+      return { size: 1, align: 1 };
+    case "u16":
+      return { size: 2, align: 2 };
+    case "u32":
+    case "i32":
+      return { size: 4, align: 4 };
+    case "u64":
+    case "i64":
+    case "ptr":
+      return { size: 8, align: 8 };
+    default:
+      return { size: Number(type.slice(6)), align: 1 };
+  }
+}
+
+/** Size in bytes and the offset of every field of a layout. */
+export function layoutOf(name: LayoutName): Layout {
+  const known = placed.get(name);
+  if (known !== undefined) return known;
+  const fields: Placed[] = [];
+  let at = 0;
+  let widest = 1;
+  const source: Record<string, FieldType> = layouts[name];
+  for (const field in source) {
+    const type = source[field] as FieldType;
+    const { size, align } = widthOf(type);
+    at = Math.ceil(at / align) * align;
+    fields.push({ name: field, type, offset: at, size });
+    at += size;
+    if (align > widest) widest = align;
+  }
+  const layout = { size: Math.ceil(at / widest) * widest, fields };
+  placed.set(name, layout);
+  return layout;
+}
+
+/** Bytes that never move: fact 17 of bun:ffi; a small array that JavaScript allocates for itself may. */
+export function alloc(size: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new ArrayBuffer(size));
+}
+
+/**
+ * A structure's field out of raw bytes: integers as numbers (exact up to 2^53), all else is an error of the caller.
+ */
+export function readField(name: LayoutName, bytes: Uint8Array, field: string, base = 0): number {
+  const place = layoutOf(name).fields.find((each) => each.name === field);
+  if (place === undefined) throw new TypeError(`no field ${field} in struct ${name}`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset + base, bytes.byteLength - base);
+  switch (place.type) {
+    case "u8":
+      return view.getUint8(place.offset);
+    case "u16":
+      return view.getUint16(place.offset, true);
+    case "u32":
+      return view.getUint32(place.offset, true);
+    case "i32":
+      return view.getInt32(place.offset, true);
+    case "u64":
+      return Number(view.getBigUint64(place.offset, true));
+    case "i64":
+      return Number(view.getBigInt64(place.offset, true));
+    default:
+      throw new TypeError(`struct ${name}.${field} is not a number`);
+  }
+}
