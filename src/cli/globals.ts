@@ -1,0 +1,45 @@
+/** What stands before the command, and where things are kept because of it. */
+import { attempt } from "../../ffi/direct.ts";
+import { OciboxError } from "../errors.ts";
+
+export interface Globals {
+  readonly root?: string;
+  readonly state?: string;
+  readonly debug: boolean;
+  readonly version: string;
+}
+
+export interface Places {
+  /** Images, layers and containers: survives a reboot. */
+  readonly root: string;
+  /** What runs now: gone after a reboot. */
+  readonly state: string;
+}
+
+function absolute(path: string, what: string): string {
+  if (path.includes("\0")) throw new OciboxError("USAGE", `${what} has a NUL in it`);
+  const full = path.startsWith("/") ? path : `${process.cwd()}/${path}`;
+  const parts: string[] = [];
+  for (const part of full.split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return `/${parts.join("/")}`;
+}
+
+/** --root and --state over OCIBOX_ROOT and OCIBOX_STATE over /var/lib/ocibox and /run/ocibox. */
+export function places(globals: Globals): Places {
+  const env = Bun.env;
+  return {
+    root: absolute(globals.root ?? (env.OCIBOX_ROOT || "/var/lib/ocibox"), "the root directory"),
+    state: absolute(globals.state ?? (env.OCIBOX_STATE || "/run/ocibox"), "the state directory"),
+  };
+}
+
+/** @throws OciboxError PERMISSION for anybody but root, until rootless is there */
+export function needRoot(what: string): void {
+  if (attempt("geteuid") === 0) return;
+  throw new OciboxError("PERMISSION", `${what} needs root for now: running as an ordinary user is not there yet`, {
+    hint: "call it with sudo",
+  });
+}

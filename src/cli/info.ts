@@ -1,0 +1,66 @@
+import { AT_FDCWD } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
+import { listContainers } from "../container/record.ts";
+import { hostFacts } from "../runtime/host.ts";
+import { openStore } from "../store/store.ts";
+import { type Globals, places } from "./globals.ts";
+import type { Command } from "./options.ts";
+import { print } from "./output.ts";
+
+const fileSystems: Readonly<Record<number, string>> = {
+  0xef53: "ext4",
+  0x58465342: "xfs",
+  0x9123683e: "btrfs",
+  0x01021994: "tmpfs",
+  0x794c7630: "overlay",
+  0x6969: "nfs",
+  0x2fc12fc1: "zfs",
+};
+
+function fileSystemOf(path: string): string {
+  const stat = alloc(120);
+  for (let at = path; ; at = at.slice(0, at.lastIndexOf("/"))) {
+    if (attempt("statfs", at === "" ? "/" : at, stat) >= 0) {
+      const magic = readField("statfs", stat, "f_type");
+      return fileSystems[magic] ?? `0x${magic.toString(16)}`;
+    }
+    if (at === "") return "unknown";
+  }
+}
+
+export function command(globals: Globals): Command {
+  return {
+    def: {
+      meta: { name: "info", description: "Print what this machine offers and where things are kept" },
+      args: { format: { type: "enum", options: ["text", "json"], default: "text", description: "text or json" } },
+    },
+    words: [0, 0],
+    run(given) {
+      const { root, state } = places(globals);
+      const facts = hostFacts();
+      const containers = listContainers(root, state);
+      const user = attempt("geteuid", ...([] as const));
+      const shown: Readonly<Record<string, string | number>> = {
+        version: globals.version,
+        kernel: facts.kernel,
+        architecture: process.arch === "arm64" ? "arm64" : "amd64",
+        user: user === 0 ? "root" : `${user} (running containers needs root for now)`,
+        isolation: user === 0 ? "root" : "none yet",
+        cgroups: facts.cgroup.mode,
+        "cgroup controllers": facts.cgroup.controllers.join(" "),
+        "rootfs back end": "overlay",
+        "file system": fileSystemOf(root),
+        root,
+        "image store (OCI layout)": `${root}/image`,
+        state,
+        images: openStore(root).list().length,
+        containers: containers.length,
+        running: containers.filter((each) => each.running).length,
+      };
+      if (given.text("format") === "json") print(JSON.stringify(shown, null, 2));
+      else for (const key in shown) print(`${key}: ${shown[key]}`);
+      return 0;
+    },
+  };
+}

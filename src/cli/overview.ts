@@ -1,0 +1,39 @@
+/** `ocibox --help` and `ocibox help COMMAND`. */
+import type { Globals } from "./globals.ts";
+import { showHelp } from "./help.ts";
+import type { Command } from "./options.ts";
+
+type Loaders = Readonly<Record<string, () => Promise<{ command: (globals: Globals) => Command }>>>;
+
+/** Prints the help of one command, or the list of them all. */
+export async function showOverview(
+  word: string | undefined,
+  version: string,
+  commands: Loaders,
+  globals: Globals,
+): Promise<void> {
+  const chosen = word !== undefined && Object.hasOwn(commands, word) ? commands[word] : undefined;
+  if (chosen !== undefined) {
+    await showHelp((await chosen()).command(globals).def, { meta: { name: "ocibox" } });
+    return;
+  }
+  const subCommands: Record<string, Command["def"]> = {};
+  for (const name in commands) {
+    const load = commands[name];
+    if (load !== undefined) subCommands[name] = (await load()).command(globals).def;
+  }
+  await showHelp({
+    meta: {
+      name: "ocibox",
+      version,
+      description: "Run containers from one file: no daemon, no helper, nothing to install",
+    },
+    args: {
+      root: { type: "string", valueHint: "DIR", description: "Where images and containers are kept; $OCIBOX_ROOT (/var/lib/ocibox)" },
+      state: { type: "string", valueHint: "DIR", description: "Where the state of running containers is kept; $OCIBOX_STATE (/run/ocibox)" },
+      debug: { type: "boolean", alias: "D", description: "After an error, show what led to it" },
+      version: { type: "boolean", alias: "v", description: "Print the version" },
+    },
+    subCommands,
+  });
+}

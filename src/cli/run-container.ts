@@ -1,0 +1,116 @@
+/** The flags of `ocibox run`, made into what the container is to be. */
+import { AT_FDCWD } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
+import { errnoOf, type ErrnoName, errnoTable } from "../../ffi/errno.ts";
+import { parseVolume, type RunOptions, type Volume } from "../bundle/bundle.ts";
+import { readText } from "../container/files.ts";
+import { runContainer, tidy } from "../container/run.ts";
+import { OciboxError } from "../errors.ts";
+import { openStore, type Store, type StoredImage } from "../store/store.ts";
+import { environment } from "./environment.ts";
+import type { Places } from "./globals.ts";
+import { imageWord } from "./image-word.ts";
+import type { Given } from "./options.ts";
+import { isTerminal } from "./output.ts";
+
+/** The image from the store, or pulled, as --pull says. */
+async function imageFor(word: string, store: Store, given: Given, places: Places): Promise<StoredImage> {
+  const when = given.text("pull");
+  const platformText = given.text("platform");
+  if (when !== "always") {
+    const platform = platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
+    const found = store.find(imageWord(word), platform);
+    if (found !== undefined && found.layers.every((layer) => store.hasLayer(layer.chainId))) return found;
+    if (when === "never")
+      throw new OciboxError("NOT_FOUND", `the image "${word}" is not in the store, and --pull=never forbids fetching it`, {
+        hint: `fetch it with: ocibox pull ${word}`,
+      });
+  }
+  const { pullByName } = await import("./pull-image.ts");
+  return pullByName(word, places, {
+    platform: platformText,
+    authFile: given.text("authfile"),
+    tlsVerify: given.flag("tls-verify"),
+    quiet: given.flag("quiet"),
+  });
+}
+
+function volumes(given: Given): Volume[] {
+  return given.all("volume").map((text) => {
+    const volume = parseVolume(text);
+    if (attempt("faccessat2", AT_FDCWD, volume.source, 0, 0) < 0)
+      throw new OciboxError("USAGE", `cannot bind "${volume.source}" into the container: it does not exist`, {
+        hint: "make it first; ocibox does not make it for you",
+      });
+    return volume;
+  });
+}
+
+/** --security-opt seccomp=FILE is read here: what comes after is pure. */
+function securityOptions(given: Given): string[] {
+  return given.all("security-opt").map((option) => {
+    const file = /^seccomp=(?!unconfined$)(.*)$/s.exec(option)?.[1];
+    if (file === undefined || file.startsWith("{")) return option;
+    const text = readText(file, 4 << 20);
+    if (text === undefined) throw new OciboxError("USAGE", `cannot read the seccomp profile "${file}": no such file`);
+    return `seccomp=${text}`;
+  });
+}
+
+/** "12" or "12=ENOSPC": which step of the plan fails, and how. */
+function fault(text: string | undefined): { step: number; errno: number } | undefined {
+  if (text === undefined) return undefined;
+  const [step = "", name = "EIO"] = text.split("=");
+  if (!/^\d+$/.test(step) || !Object.hasOwn(errnoTable, name))
+    throw new OciboxError("USAGE", `--inject is "${text}", not STEP or STEP=ERRNO`);
+  return { step: Number(step), errno: errnoOf(name as ErrnoName) };
+}
+
+function runOptions(given: Given): Omit<RunOptions, "id" | "hostname" | "mounts"> {
+  return {
+    command: given.words.slice(1),
+    entrypoint: given.text("entrypoint"),
+    env: environment(given.all("env-file"), given.all("env")),
+    workdir: given.text("workdir"),
+    user: given.text("user"),
+    tty: given.flag("tty"),
+    readOnly: given.flag("read-only"),
+    init: given.flag("init"),
+    volumes: volumes(given),
+    tmpfs: given.all("tmpfs"),
+    capAdd: given.all("cap-add"),
+    capDrop: given.all("cap-drop"),
+    securityOpt: securityOptions(given),
+    strict: given.text("security") === "strict",
+    memory: given.text("memory"),
+    cpus: given.text("cpus"),
+    pidsLimit: given.text("pids-limit"),
+    ulimits: given.all("ulimit"),
+    network: given.text("network") === "host" ? "host" : "none",
+  };
+}
+
+/** Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain. */
+export async function runCommand(given: Given, places: Places): Promise<number> {
+  const interactive = given.flag("interactive");
+  if (interactive && given.flag("tty") && !isTerminal(0))
+    throw new OciboxError("USAGE", "the input device is not a TTY", { hint: "leave out -t, or run it in a terminal" });
+  const options = runOptions(given);
+  const word = given.words[0] as string;
+  const store = openStore(places.root);
+  tidy(places.root, places.state);
+  const image = await imageFor(word, store, given, places);
+  return runContainer({
+    image,
+    imageName: word,
+    store,
+    ...places,
+    options,
+    hostname: given.text("hostname"),
+    name: given.text("name"),
+    autoRemove: given.flag("rm"),
+    interactive,
+    explain: given.flag("explain"),
+    fault: fault(given.text("inject")),
+  });
+}

@@ -1,0 +1,60 @@
+import type { Globals } from "./globals.ts";
+import { needRoot, places } from "./globals.ts";
+import type { Command } from "./options.ts";
+import { pullOptions } from "./pull.ts";
+
+export function command(globals: Globals): Command {
+  return {
+    def: {
+      meta: {
+        name: "run",
+        description:
+          "Run a command in a new container, in the foreground. Without --network the container has loopback only, until bridge networks are there",
+      },
+      args: {
+        interactive: { type: "boolean", alias: "i", description: "Keep stdin open for the container" },
+        tty: { type: "boolean", alias: "t", description: "Give the container a terminal" },
+        rm: { type: "boolean", description: "Remove the container when it ends" },
+        name: { type: "string", valueHint: "NAME", description: "Name of the container" },
+        env: { type: "string", alias: "e", repeat: true, valueHint: "KEY[=VALUE]", description: "Environment variable; KEY alone inherits it" },
+        "env-file": { type: "string", repeat: true, valueHint: "FILE", description: "Environment variables, one a line" },
+        volume: { type: "string", alias: "v", repeat: true, valueHint: "SRC:DST[:OPTIONS]", description: "Bind a file or directory of the host" },
+        tmpfs: { type: "string", repeat: true, valueHint: "DST[:OPTIONS]", description: "Mount a tmpfs" },
+        workdir: { type: "string", alias: "w", valueHint: "DIR", description: "Working directory" },
+        user: { type: "string", alias: "u", valueHint: "USER[:GROUP]", description: "User and group, by name or number" },
+        entrypoint: { type: "string", valueHint: "COMMAND", description: "In place of the image's entrypoint" },
+        hostname: { type: "string", alias: "h", valueHint: "NAME", description: "Host name in the container" },
+        "read-only": { type: "boolean", description: "The container's root file system is read-only" },
+        init: { type: "boolean", description: "A small init is process 1: it forwards signals and reaps" },
+        "cap-add": { type: "string", repeat: true, valueHint: "CAP", description: "Add a capability, or ALL" },
+        "cap-drop": { type: "string", repeat: true, valueHint: "CAP", description: "Drop a capability, or ALL" },
+        "security-opt": {
+          type: "string",
+          repeat: true,
+          valueHint: "OPTION",
+          description: "no-new-privileges, seccomp=FILE|unconfined, label=disable, apparmor=unconfined",
+        },
+        security: { type: "enum", options: ["default", "strict"], default: "default", description: "strict: no capabilities, no new privileges, read-only" },
+        memory: { type: "string", alias: "m", valueHint: "SIZE", description: "Memory limit: 512m, 1g, bytes" },
+        cpus: { type: "string", valueHint: "N", description: "CPU limit: 1.5" },
+        "pids-limit": { type: "string", valueHint: "N", description: "Most processes (2048; -1 for no limit)" },
+        ulimit: { type: "string", repeat: true, valueHint: "NAME=SOFT[:HARD]", description: "Resource limit: nofile=1024:2048" },
+        network: { type: "enum", alias: "net", options: ["none", "host"], description: "none: loopback only; host: the host's network" },
+        pull: { type: "enum", options: ["missing", "always", "never"], default: "missing", description: "When to pull" },
+        ...pullOptions,
+        quiet: { type: "boolean", alias: "q", description: "No pull progress" },
+        explain: { type: "boolean", description: "Print the plan of system calls and run nothing" },
+        inject: { type: "string", valueHint: "STEP[=ERRNO]", description: "For tests: let a step of the plan fail" },
+        IMAGE: { type: "positional", description: "Name, tag or digest of the image" },
+        COMMAND: { type: "positional", required: false, description: "The command and its arguments" },
+      },
+    },
+    stopAtFirst: true,
+    words: [1, Number.POSITIVE_INFINITY],
+    async run(given) {
+      needRoot("ocibox run");
+      const { runCommand } = await import("./run-container.ts");
+      return runCommand(given, places(globals));
+    },
+  };
+}

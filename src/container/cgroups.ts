@@ -1,0 +1,51 @@
+/** Ending whatever is left in a container's cgroups, and removing them: only for what a killed ocibox left behind. */
+import { AT, AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { namesIn, readText, writeFully } from "./files.ts";
+import type { ContainerId } from "./state.ts";
+
+const mount = "/sys/fs/cgroup";
+
+/** The path of a container's cgroup in every hierarchy: linux.cgroupsPath of its config.json. */
+export function cgroupsPath(id: ContainerId): string {
+  return `/ocibox-${id}`;
+}
+
+function directoriesOf(id: ContainerId): string[] {
+  const found: string[] = [];
+  for (const hierarchy of ["", ...namesIn(mount).map((name) => `/${name}`)]) {
+    const path = `${mount}${hierarchy}${cgroupsPath(id)}`;
+    if (attempt("faccessat2", AT_FDCWD, path, 0, AT.AT_SYMLINK_NOFOLLOW) >= 0) found.push(path);
+  }
+  return found;
+}
+
+function endProcessesIn(directory: string): boolean {
+  const kill = attempt("openat", AT_FDCWD, `${directory}/cgroup.kill`, O.O_WRONLY | O.O_CLOEXEC, 0);
+  if (kill >= 0) {
+    using file = new OwnedFd(kill);
+    writeFully(file.fd, "1");
+  }
+  const pids = (readText(`${directory}/cgroup.procs`) ?? "").split("\n").filter((line) => line !== "");
+  for (const pid of pids) {
+    // By pidfd, and only if it is still in the cgroup afterwards: a number may be somebody else's by now.
+    const fd = attempt("pidfd_open", Number(pid), 0);
+    if (fd < 0) continue;
+    using process = new OwnedFd(fd);
+    if ((readText(`${directory}/cgroup.procs`) ?? "").split("\n").includes(pid))
+      attempt("pidfd_send_signal", process.fd, SIG.SIGKILL, null, 0);
+  }
+  return pids.length > 0;
+}
+
+/** SIGKILL to every process in the container's cgroups, then the cgroups are removed; waits up to two seconds. */
+export function endLeftovers(id: ContainerId): void {
+  for (const directory of directoriesOf(id)) {
+    for (let tries = 0; tries < 200; tries++) {
+      const busy = endProcessesIn(directory);
+      if (!busy && attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR) >= 0) break;
+      Bun.sleepSync(10);
+    }
+  }
+}

@@ -1,0 +1,77 @@
+/** Small files of ocibox's own, through system calls alone: node:fs costs a millisecond at start. */
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { attempt, direct, tolerate } from "../../ffi/direct.ts";
+import { errnoOf } from "../../ffi/errno.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
+
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+
+/** Makes a directory and those above it, 0700 where they are new. */
+export function makeDirectories(path: string): void {
+  const made = tolerate(["EEXIST", "ENOENT"], "mkdirat", AT_FDCWD, path, 0o700);
+  if (made !== -errnoOf("ENOENT")) return;
+  makeDirectories(path.slice(0, path.lastIndexOf("/")) || "/");
+  tolerate(["EEXIST"], "mkdirat", AT_FDCWD, path, 0o700);
+}
+
+/** Writes all bytes. */
+export function writeFully(fd: number, text: string): void {
+  const encoded = encoder.encode(text);
+  const bytes = alloc(encoded.byteLength);
+  bytes.set(encoded);
+  for (let at = 0; at < bytes.byteLength; ) at += direct.write(fd, bytes.subarray(at), bytes.byteLength - at);
+}
+
+/** Makes a new file; one that is there already is an error. No fsync: what it says is of no use after a crash. */
+export function writeNew(path: string, text: string, mode: number): void {
+  using file = new OwnedFd(
+    direct.openat(AT_FDCWD, path, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC, mode),
+  );
+  writeFully(file.fd, text);
+}
+
+/** The text of a file, or undefined where there is none. @param most bytes that are read at the most */
+export function readText(path: string, most = 1 << 20): string | undefined {
+  const fd = tolerate(["ENOENT", "ENOTDIR"], "openat", AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
+  if (fd < 0) return undefined;
+  using file = new OwnedFd(fd);
+  const chunks: Uint8Array[] = [];
+  const piece = alloc(16_384);
+  for (let total = 0; total < most; ) {
+    const got = direct.read(file.fd, piece, piece.byteLength);
+    if (got === 0) break;
+    chunks.push(piece.slice(0, got));
+    total += got;
+  }
+  return decoder.decode(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks));
+}
+
+/** The names in a directory, none where it is not there. */
+export function namesIn(path: string): string[] {
+  const fd = attempt("openat", AT_FDCWD, path, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0);
+  if (fd < 0) return [];
+  using directory = new OwnedFd(fd);
+  const names: string[] = [];
+  const entries = alloc(32_768);
+  const view = new DataView(entries.buffer);
+  for (;;) {
+    const got = direct.getdents64(directory.fd, entries, entries.byteLength);
+    if (got === 0) return names;
+    // struct linux_dirent64: d_ino 8, d_off 8, d_reclen 2, d_type 1, d_name; getdents64(2)
+    for (let at = 0; at < got; at += view.getUint16(at + 16, true)) {
+      let end = at + 19;
+      while (entries[end] !== 0) end++;
+      const name = decoder.decode(entries.subarray(at + 19, end));
+      if (name !== "." && name !== "..") names.push(name);
+    }
+  }
+}
+
+/** Whether a file still has a name: fstat's link count. */
+export function hasName(fd: number): boolean {
+  const stat = alloc(256);
+  direct.statx(fd, "", 0x1000, 0x4, stat);
+  return readField("statx", stat, "stx_nlink") > 0;
+}

@@ -1,0 +1,139 @@
+/** A container's folder below ROOT/containers: what it is made of, and what is left of it. */
+import { AT, AT_FDCWD, O } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { OciboxError } from "../errors.ts";
+import type { ChainId, Digest } from "../spec/digest.ts";
+import { removeTree } from "../store/remove-tree.ts";
+import { namesIn, readText, writeNew } from "./files.ts";
+import { type ContainerId, isContainerId, isRunning, sweep } from "./state.ts";
+
+/** container.json: ours, beside the OCI config.json. */
+export interface ContainerRecord {
+  readonly id: ContainerId;
+  readonly name: string;
+  /** The image as it was named. */
+  readonly image: string;
+  readonly manifestDigest: Digest;
+  /** What the store must keep while the container is there. */
+  readonly layers: readonly ChainId[];
+  readonly command: readonly string[];
+  /** RFC 3339. */
+  readonly created: string;
+  readonly autoRemove: boolean;
+}
+
+export interface ContainerStatus extends ContainerRecord {
+  readonly running: boolean;
+  /** Undefined while it runs, and where its supervisor was killed. */
+  readonly exitCode: number | undefined;
+}
+
+export function containersDirectory(root: string): string {
+  return `${root}/containers`;
+}
+
+export function containerDirectory(root: string, id: ContainerId): string {
+  return `${root}/containers/${id}`;
+}
+
+function readRecord(root: string, id: ContainerId): ContainerRecord | undefined {
+  const text = readText(`${containerDirectory(root, id)}/container.json`);
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text) as ContainerRecord;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Every container there is, the newest first. */
+export function listContainers(root: string, state: string): ContainerStatus[] {
+  const found: ContainerStatus[] = [];
+  for (const id of namesIn(containersDirectory(root))) {
+    if (!isContainerId(id)) continue;
+    const record = readRecord(root, id);
+    if (record === undefined) continue;
+    const exit = readText(`${containerDirectory(root, id)}/exit`);
+    found.push({
+      ...record,
+      running: isRunning(state, id),
+      exitCode: exit === undefined ? undefined : Number.parseInt(exit, 10),
+    });
+  }
+  return found.sort((a, b) => (a.created < b.created ? 1 : -1));
+}
+
+/**
+ * A container by its name, its id or the first digits of it.
+ * @throws OciboxError NOT_FOUND, or INVALID where more than one begins so
+ */
+export function findContainer(root: string, state: string, word: string): ContainerStatus {
+  const all = listContainers(root, state);
+  const named = all.find((each) => each.name === word);
+  if (named !== undefined) return named;
+  const begun = word === "" ? [] : all.filter((each) => each.id.startsWith(word));
+  const [only] = begun;
+  if (only !== undefined && begun.length === 1) return only;
+  if (begun.length > 1) throw new OciboxError("INVALID", `${begun.length} containers have an id that begins with "${word}"`);
+  throw new OciboxError("NOT_FOUND", `there is no container "${word}"`, { hint: "see: ocibox ps -a" });
+}
+
+/** Removes a container's folder and its name. */
+export function removeContainer(root: string, id: ContainerId): void {
+  releaseName(root, id, readRecord(root, id)?.name);
+  const fd = attempt("openat", AT_FDCWD, containersDirectory(root), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
+  if (fd < 0) return;
+  using containers = new OwnedFd(fd);
+  removeTree(containers.fd, id);
+}
+
+/** Names are links to ids: making one is what takes the name. */
+function nameLink(root: string, name: string): string {
+  return `${root}/names/${name}`;
+}
+
+/** @throws OciboxError IN_USE where another container has the name */
+export function takeName(root: string, id: ContainerId, name: string): void {
+  const made = attempt("symlinkat", id, AT_FDCWD, nameLink(root, name));
+  if (made >= 0) return;
+  if (made !== -17) {
+    direct.symlinkat(id, AT_FDCWD, nameLink(root, name));
+    return;
+  }
+  throw new OciboxError("IN_USE", `a container with the name "${name}" exists already`, {
+    hint: `remove it with: ocibox rm ${name}, or choose another name`,
+  });
+}
+
+export function releaseName(root: string, id: ContainerId, name: string | undefined): void {
+  if (name === undefined || name.includes("/") || name === id) return;
+  const target = new Uint8Array(new ArrayBuffer(128));
+  const length = attempt("readlinkat", AT_FDCWD, nameLink(root, name), target, 128);
+  if (length === 64 && new TextDecoder().decode(target.subarray(0, 64)) === id)
+    attempt("unlinkat", AT_FDCWD, nameLink(root, name), 0);
+}
+
+/**
+ * Removes what killed commands have left: processes and cgroups of containers whose supervisor is gone, and the
+ * folders of those that were to be removed at their end.
+ */
+export function tidyUp(root: string, state: string, endProcesses: (id: ContainerId) => void): void {
+  sweep(state, (id) => {
+    endProcesses(id);
+    const record = readRecord(root, id);
+    if (record === undefined || record.autoRemove) removeContainer(root, id);
+    else if (readText(`${containerDirectory(root, id)}/exit`) === undefined)
+      writeNew(`${containerDirectory(root, id)}/exit`, "137\n", 0o600);
+  });
+}
+
+/** After a reboot the state directory is empty: folders that were to go with their container are found by themselves. */
+export function tidyAfterReboot(root: string, state: string): void {
+  for (const id of namesIn(containersDirectory(root))) {
+    if (!isContainerId(id) || isRunning(state, id)) continue;
+    if (attempt("faccessat2", AT_FDCWD, `${state}/${id}`, 0, AT.AT_SYMLINK_NOFOLLOW) >= 0) continue;
+    const record = readRecord(root, id);
+    if (record === undefined || record.autoRemove) removeContainer(root, id);
+  }
+}

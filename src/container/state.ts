@@ -1,0 +1,104 @@
+/**
+ * What runs now. Each running container has one file in the state directory, named by its id, locked (an OFD lock,
+ * fcntl(2)) from before anything else of it exists until after everything else of it is gone. The lock is inherited by
+ * init, which supervises; the kernel frees it when that process ends, however it ends. So a file whose lock can be
+ * taken belongs to a container that nobody looks after any more, and whatever is left of it is removed by the next
+ * command. A reboot empties the state directory, and nothing in it can be mistaken for a running container.
+ */
+import { AT_FDCWD, F, F_WRLCK, O } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { struct } from "../../ffi/sys.ts";
+import { OciboxError } from "../errors.ts";
+import { hasName, makeDirectories, namesIn } from "./files.ts";
+
+/** 64 hexadecimal digits, as docker's. */
+export type ContainerId = string & { readonly containerId: unique symbol };
+
+const idPattern = /^[0-9a-f]{64}$/;
+
+export function isContainerId(text: string): text is ContainerId {
+  return idPattern.test(text);
+}
+
+function newId(): ContainerId {
+  return crypto.getRandomValues(new Uint8Array(32)).toHex() as ContainerId;
+}
+
+function tryLock(fd: number): boolean {
+  const lock = struct<number>("flock", { l_type: F_WRLCK });
+  const result = attempt("fcntl", fd, F.F_OFD_SETLK, lock);
+  if (result >= 0) return true;
+  if (result === -11 || result === -13) return false;
+  throw new OciboxError("HOST", `the state directory cannot be locked: errno ${-result}`);
+}
+
+export interface Claim extends Disposable {
+  readonly id: ContainerId;
+  /** The locked file; init inherits it. */
+  readonly fd: number;
+  /** Its path, to be removed last of all. */
+  readonly path: string;
+  /** Lets the descriptor live on in init. */
+  keep(): void;
+}
+
+/** Takes a new id and its lock. On the way out of scope the file is removed, unless it was kept. */
+export function claim(stateDirectory: string): Claim {
+  makeDirectories(stateDirectory);
+  for (;;) {
+    const id = newId();
+    const path = `${stateDirectory}/${id}`;
+    const file = new OwnedFd(
+      direct.openat(AT_FDCWD, path, O.O_RDWR | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC, 0o600),
+    );
+    // Between the two calls a sweep may have taken the lock and removed the file: then once more.
+    if (!tryLock(file.fd) || !hasName(file.fd)) {
+      file[Symbol.dispose]();
+      continue;
+    }
+    let kept = false;
+    return {
+      id,
+      path,
+      fd: file.fd,
+      keep() {
+        direct.fcntl(file.fd, F.F_SETFD, 0);
+        kept = true;
+      },
+      [Symbol.dispose]() {
+        if (kept) return;
+        attempt("unlinkat", AT_FDCWD, path, 0);
+        file[Symbol.dispose]();
+      },
+    };
+  }
+}
+
+/** Whether somebody looks after a container. */
+export function isRunning(stateDirectory: string, id: ContainerId): boolean {
+  const fd = attempt("openat", AT_FDCWD, `${stateDirectory}/${id}`, O.O_RDWR | O.O_CLOEXEC | O.O_NOFOLLOW, 0);
+  if (fd < 0) return false;
+  using file = new OwnedFd(fd);
+  return !tryLock(file.fd);
+}
+
+/**
+ * Calls `tidy` for each container that nobody looks after any more, with its lock held, and then forgets it.
+ * @returns how many there were
+ */
+export function sweep(stateDirectory: string, tidy: (id: ContainerId) => void): number {
+  let found = 0;
+  for (const name of namesIn(stateDirectory)) {
+    if (!isContainerId(name)) continue;
+    const path = `${stateDirectory}/${name}`;
+    const fd = attempt("openat", AT_FDCWD, path, O.O_RDWR | O.O_CLOEXEC | O.O_NOFOLLOW, 0);
+    if (fd < 0) continue;
+    using file = new OwnedFd(fd);
+    if (!tryLock(file.fd) || !hasName(file.fd)) continue;
+    tidy(name);
+    attempt("unlinkat", AT_FDCWD, path, 0);
+    found++;
+  }
+  return found;
+}
