@@ -1,0 +1,70 @@
+/** A directory tree as text, one line a name: type, mode, owner, time, link, hard links, contents, extended attributes. */
+
+async function output(command: readonly string[], cwd: string): Promise<string> {
+  const ran = Bun.spawn([...command], { cwd, stdout: "pipe", stderr: "pipe" });
+  const [out, err, code] = await Promise.all([
+    new Response(ran.stdout).bytes(),
+    new Response(ran.stderr).text(),
+    ran.exited,
+  ]);
+  if (code !== 0) throw new Error(`${command[0]} ended with ${code}: ${err}`);
+  return Buffer.from(out).toString("latin1");
+}
+
+const fields = ["%P", "%y", "%m", "%U:%G", "%T@", "%l", "%i", "%n", "%s"] as const;
+
+/**
+ * Every name below a directory, sorted, each as one line. Stays on the file system of the directory.
+ * @param leaveOut paths (relative, no leading slash) that are left out with all below them
+ */
+export async function describeTree(root: string, leaveOut: readonly string[] = []): Promise<string[]> {
+  const gone = (path: string): boolean => leaveOut.some((each) => path === each || path.startsWith(`${each}/`));
+  const listed = await output(["find", ".", "-xdev", "-printf", `${fields.join("\\0")}\\0`], root);
+  const words = listed.split("\0");
+  const attributes = await xattrs(root);
+  const sums = await contents(root);
+  const lines: string[] = [];
+  const links = new Map<string, string>();
+  const entries: string[][] = [];
+  for (let at = 0; at + fields.length <= words.length; at += fields.length) entries.push(words.slice(at, at + fields.length));
+  entries.sort((a, b) => ((a[0] ?? "") < (b[0] ?? "") ? -1 : 1));
+  for (const [path = "", type = "", mode, owner, time, target, inode = "", count, size] of entries) {
+    if (gone(path)) continue;
+    const parts = [JSON.stringify(path), type, mode, owner, time];
+    if (type === "l") parts.push(`-> ${target}`);
+    if (type === "f") parts.push(`${size} bytes`, sums.get(path) ?? "unread");
+    if (type !== "d" && Number(count) > 1) {
+      const first = links.get(inode);
+      if (first === undefined) links.set(inode, path);
+      parts.push(`${count} links, first ${JSON.stringify(first ?? path)}`);
+    }
+    const own = attributes.get(path);
+    if (own !== undefined) parts.push(own);
+    lines.push(parts.join(" "));
+  }
+  return lines;
+}
+
+async function xattrs(root: string): Promise<Map<string, string>> {
+  const text = await output(["getfattr", "-R", "-P", "-h", "-d", "-m", "-", "-e", "hex", "."], root);
+  const found = new Map<string, string>();
+  for (const block of text.split("\n\n")) {
+    const [head = "", ...rest] = block.split("\n").filter((line) => line !== "");
+    if (!head.startsWith("# file: ")) continue;
+    // getfattr writes odd bytes as \ooo
+    const name = head.slice(8).replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+    const path = name.replace(/^\.\/?/, "");
+    found.set(path, rest.filter((line) => !line.startsWith("trusted.overlay.") && !line.startsWith("user.rootlesscontainers")).sort().join(" "));
+  }
+  return new Map([...found].filter(([, value]) => value !== ""));
+}
+
+async function contents(root: string): Promise<Map<string, string>> {
+  const text = await output(["find", ".", "-xdev", "-type", "f", "-exec", "sha256sum", "-z", "--", "{}", "+"], root);
+  const found = new Map<string, string>();
+  for (const record of text.split("\0")) {
+    if (record === "") continue;
+    found.set(record.slice(66).replace(/^\.\//, ""), record.slice(0, 64));
+  }
+  return found;
+}
