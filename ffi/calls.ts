@@ -109,6 +109,7 @@ export const calls = {
   fsmount: [["fd", "fd"], ["flags", "FSMOUNT"], ["attr_flags", "MOUNT_ATTR"]],
   mount_setattr: [["dirfd", "dirfd"], ["path", "path"], ["flags", "AT"], ["attr", "struct"], ["size", "size"]],
   // processes, identity, limits
+  clone: [["flags", "hex"], ["stack", "hex"], ["parent_tid", "hex"], ["child_tid", "hex"], ["tls", "hex"]],
   clone3: [["cl_args", "struct"], ["size", "size"]],
   unshare: [["flags", "CLONE"]],
   setns: [["fd", "fd"], ["nstype", "CLONE"]],
@@ -126,6 +127,7 @@ export const calls = {
   getgid: [],
   getegid: [],
   setsid: [],
+  setpgid: [["pid", "int"], ["pgid", "int"]],
   prctl: [["option", "PR"], ["arg2", "any"], ["arg3", "int"], ["arg4", "int"], ["arg5", "int"]],
   seccomp: [["operation", "SECCOMP"], ["flags", "SECCOMP_FILTER_FLAG"], ["args", "struct"]],
   bpf: [["cmd", "int"], ["attr", "any"], ["size", "size"]],

@@ -219,6 +219,7 @@ class Encoder {
   readonly labels = new Map<number, number>();
   readonly memories = new Map<number, number>();
   readonly words = new Map<string, number>();
+  readonly vectors = new Map<readonly string[], number>();
   record = 0;
 
   constructor(
@@ -248,6 +249,7 @@ class Encoder {
     let place = this.memories.get(memory.memory);
     if (place === undefined) {
       place = this.image.reserve(memory.size);
+      if (memory.initial !== undefined) this.image.bytes.set(memory.initial, place);
       this.memories.set(memory.memory, place);
     }
     return place;
@@ -357,12 +359,16 @@ class Encoder {
     return this.structure(step, field);
   }
 
+  /** The same list is written once, however many calls take it: execve for each directory of PATH. */
   vector(items: readonly string[]): number {
+    const known = this.vectors.get(items);
+    if (known !== undefined) return known;
     const { image } = this;
     const base = image.reserve((items.length + 1) * 8);
     items.forEach((item, index) => {
       image.point(base + index * 8, image.text(item));
     });
+    this.vectors.set(items, base);
     return base;
   }
 

@@ -101,6 +101,7 @@ interface CallOptions {
   retries?: number;
   says?: string;
   blame?: Blame;
+  into?: Slot;
 }
 
 /** Writes calls down as steps. */
@@ -149,8 +150,11 @@ export class Recorder {
     return this.sys;
   }
 
-  /** More about the next call, to be followed by one of the above or by the call on `sys`. */
-  with(options: { retries?: number; says?: string; blame?: Blame }): this {
+  /**
+   * More about the next call, to be followed by one of the above or by the call on `sys`. `into` is the slot for its
+   * result, where two calls in turn may fill it.
+   */
+  with(options: { retries?: number; says?: string; blame?: Blame; into?: Slot }): this {
     this.#options = { ...this.#options, ...options };
     return this;
   }
@@ -164,9 +168,9 @@ export class Recorder {
     return { slot: of.slot, name: `${of.name}[${half}]`, half };
   }
 
-  /** Memory in the image, zeroed. @param size bytes */
-  memory(name: string, size: number): Memory {
-    return { memory: this.#memories++, size, name };
+  /** Memory in the image, zeroed or with bytes to begin with. @param size bytes */
+  memory(name: string, size: number, initial?: Uint8Array): Memory {
+    return { memory: this.#memories++, size, name, ...(initial === undefined ? {} : { initial }) };
   }
 
   /** Text with slots in it: p.text`/proc/${pid}/ns/net`. */
@@ -204,7 +208,7 @@ export class Recorder {
   #call(name: CallName, args: readonly unknown[]): Slot {
     const options = this.#options;
     this.#options = {};
-    const result = this.slot(name);
+    const result = options.into ?? this.slot(name);
     this.steps.push({
       op: "call",
       name,

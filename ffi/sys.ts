@@ -14,6 +14,7 @@ export interface Memory {
   /** Bytes. */
   readonly size: number;
   readonly name: string;
+  readonly initial?: Uint8Array;
 }
 
 /** Text with slots in it, as in /proc/PID/ns; recording only. */

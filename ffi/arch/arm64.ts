@@ -49,6 +49,7 @@ export const nr = {
   fsmount: 432,
   fspick: 433,
   mount_setattr: 442,
+  clone: 220,
   clone3: 435,
   unshare: 97,
   setns: 268,

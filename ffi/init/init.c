@@ -156,7 +156,7 @@ static void describe(const struct step *step, int number)
 	if (step->says != NONE) {
 		put_text("ocibox: ");
 		put_text(at(step->says));
-		if (number != 0) { put_text(": "); put_errno(number); }
+		if (number != 0 && step->op != OP_FAIL) { put_text(": "); put_errno(number); }
 	} else {
 		put_text(at(plan.head->prefix));
 		put_text(at(step->name));
@@ -315,7 +315,10 @@ static uint32_t run_call(const struct step *step, uint32_t index)
 {
 	long result;
 	unsigned left = step->retries;
-	if (plan.head->fault_step == (int32_t)index) return fail(step, index + 1, plan.head->fault_errno);
+	if (plan.head->fault_step == (int32_t)index) {
+		if (step->result != NONE) plan.slots[step->result] = -plan.head->fault_errno;
+		return fail(step, index + 1, plan.head->fault_errno);
+	}
 	for (;;) {
 		result = sys6(step->nr, value_of(step, 0), value_of(step, 1), value_of(step, 2), value_of(step, 3),
 			      value_of(step, 4), value_of(step, 5));

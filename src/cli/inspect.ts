@@ -1,6 +1,6 @@
 import { findContainer } from "../container/record.ts";
 import { containerDirectory } from "../container/record.ts";
-import { readText } from "../container/files.ts";
+import { readText } from "../runtime/files.ts";
 import { OciboxError } from "../errors.ts";
 import { familiar, parseReference } from "../reference/reference.ts";
 import { openStore, type StoredImage } from "../store/store.ts";

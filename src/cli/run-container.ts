@@ -2,8 +2,10 @@
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { errnoOf, type ErrnoName, errnoTable } from "../../ffi/errno.ts";
-import { parseVolume, type RunOptions, type Volume } from "../bundle/bundle.ts";
-import { readText } from "../container/files.ts";
+import type { RunOptions } from "../bundle/bundle.ts";
+import type { Step } from "../../ffi/plan.ts";
+import { parseVolume, type Volume } from "../bundle/values.ts";
+import { readText } from "../runtime/files.ts";
 import { runContainer, tidy } from "../container/run.ts";
 import { OciboxError } from "../errors.ts";
 import { openStore, type Store, type StoredImage } from "../store/store.ts";
@@ -11,7 +13,7 @@ import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
 import type { Given } from "./options.ts";
-import { isTerminal } from "./output.ts";
+import { isTerminal, print } from "./output.ts";
 
 /** The image from the store, or pulled, as --pull says. */
 async function imageFor(word: string, store: Store, given: Given, places: Places): Promise<StoredImage> {
@@ -37,7 +39,7 @@ async function imageFor(word: string, store: Store, given: Given, places: Places
 
 function volumes(given: Given): Volume[] {
   return given.all("volume").map((text) => {
-    const volume = parseVolume(text);
+    const volume = parseVolume(text, process.cwd());
     if (attempt("faccessat2", AT_FDCWD, volume.source, 0, 0) < 0)
       throw new OciboxError("USAGE", `cannot bind "${volume.source}" into the container: it does not exist`, {
         hint: "make it first; ocibox does not make it for you",
@@ -66,16 +68,16 @@ function fault(text: string | undefined): { step: number; errno: number } | unde
   return { step: Number(step), errno: errnoOf(name as ErrnoName) };
 }
 
-function runOptions(given: Given): Omit<RunOptions, "id" | "hostname" | "mounts"> {
+function runOptions(given: Given): RunOptions {
   return {
     command: given.words.slice(1),
     entrypoint: given.text("entrypoint"),
     env: environment(given.all("env-file"), given.all("env")),
     workdir: given.text("workdir"),
     user: given.text("user"),
+    hostname: given.text("hostname"),
     tty: given.flag("tty"),
     readOnly: given.flag("read-only"),
-    init: given.flag("init"),
     volumes: volumes(given),
     tmpfs: given.all("tmpfs"),
     capAdd: given.all("cap-add"),
@@ -88,6 +90,11 @@ function runOptions(given: Given): Omit<RunOptions, "id" | "hostname" | "mounts"
     ulimits: given.all("ulimit"),
     network: given.text("network") === "host" ? "host" : "none",
   };
+}
+
+async function explainer(): Promise<(steps: readonly Step[]) => void> {
+  const { explain } = await import("../../ffi/explain.ts");
+  return (steps) => print(explain(steps));
 }
 
 /** Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain. */
@@ -106,11 +113,11 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     store,
     ...places,
     options,
-    hostname: given.text("hostname"),
+    init: given.flag("init"),
     name: given.text("name"),
     autoRemove: given.flag("rm"),
     interactive,
-    explain: given.flag("explain"),
+    explain: given.flag("explain") ? await explainer() : undefined,
     fault: fault(given.text("inject")),
   });
 }

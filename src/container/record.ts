@@ -5,7 +5,7 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { OciboxError } from "../errors.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
 import { removeTree } from "../store/remove-tree.ts";
-import { namesIn, readText, writeNew } from "./files.ts";
+import { namesIn, readText, writeNew } from "../runtime/files.ts";
 import { type ContainerId, isContainerId, isRunning, sweep } from "./state.ts";
 
 /** container.json: ours, beside the OCI config.json. */

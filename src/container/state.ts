@@ -10,7 +10,7 @@ import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
-import { hasName, makeDirectories, namesIn } from "./files.ts";
+import { hasName, makeDirectories, namesIn } from "../runtime/files.ts";
 
 /** 64 hexadecimal digits, as docker's. */
 export type ContainerId = string & { readonly containerId: unique symbol };
@@ -39,11 +39,11 @@ export interface Claim extends Disposable {
   readonly fd: number;
   /** Its path, to be removed last of all. */
   readonly path: string;
-  /** Lets the descriptor live on in init. */
-  keep(): void;
+  /** Lets the descriptor, and with it the lock, live on in init. */
+  inherit(): void;
 }
 
-/** Takes a new id and its lock. On the way out of scope the file is removed, unless it was kept. */
+/** Takes a new id and its lock. On the way out of scope the file is removed. */
 export function claim(stateDirectory: string): Claim {
   makeDirectories(stateDirectory);
   for (;;) {
@@ -57,17 +57,14 @@ export function claim(stateDirectory: string): Claim {
       file[Symbol.dispose]();
       continue;
     }
-    let kept = false;
     return {
       id,
       path,
       fd: file.fd,
-      keep() {
+      inherit() {
         direct.fcntl(file.fd, F.F_SETFD, 0);
-        kept = true;
       },
       [Symbol.dispose]() {
-        if (kept) return;
         attempt("unlinkat", AT_FDCWD, path, 0);
         file[Symbol.dispose]();
       },

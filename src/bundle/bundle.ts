@@ -1,0 +1,295 @@
+/**
+ * An image's configuration and the flags of `run` become a runtime-spec config.json. Pure: files of the image and facts
+ * of the host come in as values.
+ */
+import { OciboxError } from "../errors.ts";
+import { defaultProfile } from "../plan/seccomp/profile.ts";
+import type { HostFacts } from "../plan/facts.ts";
+import type { ContainerDefaults } from "../spec/image.ts";
+import type { Linux, LinuxSeccomp, Mount, Process, Resources, Rlimit, Spec } from "../spec/runtime.ts";
+import { type Account, lookUpUser } from "./user.ts";
+import {
+  capabilities,
+  cleanPath,
+  cpuQuota,
+  parseHostname,
+  parseSize,
+  parseUlimit,
+  tmpfsMount,
+  type Volume,
+  volumeMount,
+} from "./values.ts";
+
+/** The flags of `run`, as they were given. */
+export interface RunOptions {
+  readonly command: readonly string[];
+  readonly entrypoint: string | undefined;
+  /** KEY=VALUE, later ones winning. */
+  readonly env: readonly string[];
+  readonly workdir: string | undefined;
+  readonly user: string | undefined;
+  readonly hostname: string | undefined;
+  readonly tty: boolean;
+  readonly readOnly: boolean;
+  readonly volumes: readonly Volume[];
+  readonly tmpfs: readonly string[];
+  readonly capAdd: readonly string[];
+  readonly capDrop: readonly string[];
+  /** seccomp=… holds the profile's text, not its path. */
+  readonly securityOpt: readonly string[];
+  readonly strict: boolean;
+  readonly memory: string | undefined;
+  readonly cpus: string | undefined;
+  readonly pidsLimit: string | undefined;
+  readonly ulimits: readonly string[];
+  readonly network: "none" | "host";
+}
+
+export interface BundleInput {
+  readonly id: string;
+  readonly image: ContainerDefaults;
+  readonly options: RunOptions;
+  readonly passwd: Uint8Array | undefined;
+  readonly group: Uint8Array | undefined;
+  readonly facts: HostFacts;
+  readonly cgroupsPath: string;
+  /** Directory with hostname, hosts and resolv.conf. */
+  readonly files: string;
+}
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/** docker's and podman's lists together; docs/security.md. */
+const maskedPaths = [
+  "/proc/acpi",
+  "/proc/asound",
+  "/proc/interrupts",
+  "/proc/kcore",
+  "/proc/keys",
+  "/proc/latency_stats",
+  "/proc/sched_debug",
+  "/proc/scsi",
+  "/proc/timer_list",
+  "/proc/timer_stats",
+  "/sys/dev/block",
+  "/sys/devices/virtual/powercap",
+  "/sys/firmware",
+  "/sys/fs/selinux",
+];
+const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
+  const mounts: Mount[] = [
+    { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+    { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"] },
+    {
+      destination: "/dev/pts",
+      type: "devpts",
+      source: "devpts",
+      options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+    // With the host's network namespace, sysfs would show its devices all the same: it is read-only in either case.
+    { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+    { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+    { destination: "/dev/shm", type: "tmpfs", source: "shm", options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
+  ];
+  void network;
+  if (facts.cgroup.mode !== "none")
+    mounts.push({ destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "ro"] });
+  return mounts;
+}
+
+function fileMounts(input: BundleInput, taken: ReadonlySet<string>): Mount[] {
+  const mounts: Mount[] = [];
+  for (const name of ["hostname", "hosts", "resolv.conf"]) {
+    const destination = `/etc/${name}`;
+    if (taken.has(destination)) continue;
+    mounts.push({ destination, type: "bind", source: `${input.files}/${name}`, options: ["bind", "nodev", "nosuid", "rprivate"] });
+  }
+  return mounts;
+}
+
+function mountsOf(input: BundleInput): Mount[] {
+  const { options } = input;
+  const own = [...options.volumes.map(volumeMount), ...options.tmpfs.map(tmpfsMount)];
+  const taken = new Set(own.map((mount) => mount.destination));
+  if (taken.size !== own.length) throw new OciboxError("USAGE", "two mounts have the same destination");
+  const base = baseMounts(input.facts, options.network).filter((mount) => !taken.has(mount.destination));
+  // A mount on a directory must come before the mounts below it.
+  own.sort((a, b) => a.destination.split("/").length - b.destination.split("/").length);
+  return [...base, ...fileMounts(input, taken), ...own];
+}
+
+function environmentOf(input: BundleInput, account: Account): string[] {
+  const { image, options } = input;
+  const found = new Map<string, string>();
+  const put = (item: string): void => {
+    found.set(item.slice(0, item.indexOf("=")), item);
+  };
+  put(defaultPath);
+  put(`HOSTNAME=${hostnameOf(input)}`);
+  if (options.tty) put("TERM=xterm");
+  for (const item of image.Env ?? []) {
+    if (item.indexOf("=") < 1 || item.includes("\0"))
+      throw new OciboxError("INVALID", `the image's environment has ${JSON.stringify(item)}, which is not NAME=VALUE`);
+    put(item);
+  }
+  for (const item of options.env) put(item);
+  if (!found.has("HOME")) put(`HOME=${account.home}`);
+  return [...found.values()];
+}
+
+function hostnameOf(input: BundleInput): string {
+  return input.options.hostname === undefined ? input.id.slice(0, 12) : parseHostname(input.options.hostname);
+}
+
+/** Entrypoint and command, as docker puts them together: --entrypoint does away with the image's command. */
+function argsOf(image: ContainerDefaults, options: RunOptions): string[] {
+  const entrypoint =
+    options.entrypoint === undefined ? (image.Entrypoint ?? []) : options.entrypoint === "" ? [] : [options.entrypoint];
+  const command = options.command.length > 0 || options.entrypoint !== undefined ? options.command : (image.Cmd ?? []);
+  const args = [...entrypoint, ...command];
+  if (args.length === 0 || args[0] === "")
+    throw new OciboxError("USAGE", "there is nothing to run: the image names no command and none was given", {
+      hint: "add one: ocibox run IMAGE COMMAND",
+    });
+  for (const arg of args) if (arg.includes("\0")) throw new OciboxError("INVALID", "the command has a NUL in it");
+  return args;
+}
+
+interface Security {
+  noNewPrivileges: boolean;
+  seccomp: LinuxSeccomp | undefined;
+}
+
+function securityOf(options: RunOptions, facts: HostFacts, bounding: readonly string[]): Security {
+  const found: Security = { noNewPrivileges: options.strict, seccomp: undefined };
+  let unconfined = false;
+  for (const option of options.securityOpt) {
+    const [key = "", ...rest] = option.split(/[=:]/);
+    const value = option.slice(key.length + 1);
+    if (key === "no-new-privileges" && ["", "true", "false"].includes(value)) found.noNewPrivileges = value !== "false";
+    else if (key === "seccomp" && value === "unconfined") unconfined = true;
+    else if (key === "seccomp" && rest.length > 0) found.seccomp = readProfile(value);
+    else if (key === "apparmor" && value === "unconfined") continue;
+    else if (key === "label" && value === "disable") continue;
+    else if (key === "apparmor" || key === "label")
+      throw new OciboxError(
+        "UNSUPPORTED",
+        `--security-opt ${option}: ${key === "apparmor" ? "AppArmor" : "SELinux"} ${
+          (key === "apparmor" ? facts.apparmor : facts.selinux) ? "profiles are not there yet" : "is not active on this machine"
+        }`,
+      );
+    else throw new OciboxError("USAGE", `--security-opt has no "${option}"`);
+  }
+  if (!unconfined) found.seccomp ??= defaultProfile(facts.machine, bounding);
+  return found;
+}
+
+function readProfile(text: string): LinuxSeccomp {
+  try {
+    const profile = JSON.parse(text) as LinuxSeccomp;
+    if (typeof profile.defaultAction === "string") return profile;
+  } catch {
+    // said below
+  }
+  throw new OciboxError("INVALID", "the seccomp profile is not JSON with a defaultAction");
+}
+
+const controllerOf = { memory: "memory", cpus: "cpu", pidsLimit: "pids" } as const;
+
+/** A limit that was asked for and cannot be had is an error; one that is ours alone is left out. */
+function needController(facts: HostFacts, flag: keyof typeof controllerOf, given: boolean): boolean {
+  const name = controllerOf[flag];
+  if (facts.cgroup.writable && facts.cgroup.controllers.includes(name)) return true;
+  if (!given) return false;
+  const shown = flag === "pidsLimit" ? "--pids-limit" : `--${flag}`;
+  throw new OciboxError("HOST", `${shown} cannot be kept: this machine offers no writable cgroup with the ${name} controller`, {
+    hint: "see: ocibox info",
+  });
+}
+
+function resourcesOf(options: RunOptions, facts: HostFacts): Resources {
+  const resources: Resources = { devices: [{ allow: false, access: "rwm" }] };
+  if (options.memory !== undefined && needController(facts, "memory", true)) {
+    const limit = parseSize(options.memory, "--memory");
+    if (limit < 6 << 20) throw new OciboxError("USAGE", `--memory is "${options.memory}", and less than 6m is too little to start`);
+    resources.memory = { limit, swap: limit * 2 };
+  }
+  if (options.cpus !== undefined && needController(facts, "cpus", true)) resources.cpu = cpuQuota(options.cpus);
+  const limit = Number(options.pidsLimit ?? "2048");
+  if (!Number.isSafeInteger(limit) || limit < -1)
+    throw new OciboxError("USAGE", `--pids-limit is "${options.pidsLimit}", which is not a number, or -1 for no limit`);
+  if (limit > 0 && needController(facts, "pidsLimit", options.pidsLimit !== undefined)) resources.pids = { limit };
+  return resources;
+}
+
+function rlimitsOf(options: RunOptions, facts: HostFacts): Rlimit[] {
+  const given = options.ulimits.map(parseUlimit);
+  if (given.some((each) => each.type === "RLIMIT_NOFILE")) return given;
+  return [{ type: "RLIMIT_NOFILE", ...facts.nofile }, ...given];
+}
+
+function processOf(input: BundleInput, account: Account, bounding: string[], noNewPrivileges: boolean): Process {
+  const { image, options, facts } = input;
+  // As docker: what a user who is not root may have, it has to get by a file's capabilities.
+  const held = account.uid === 0 ? bounding : [];
+  return {
+    terminal: options.tty,
+    user: {
+      uid: account.uid,
+      gid: account.gid,
+      ...(account.additionalGids.length > 0 ? { additionalGids: account.additionalGids } : {}),
+    },
+    args: argsOf(image, options),
+    env: environmentOf(input, account),
+    cwd: cleanPath(options.workdir ?? (image.WorkingDir || "/"), "the working directory"),
+    capabilities: { bounding, effective: held, permitted: held, inheritable: [], ambient: [] },
+    rlimits: rlimitsOf(options, facts),
+    noNewPrivileges,
+    oomScoreAdj: 0,
+  };
+}
+
+function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
+  const { options, facts } = input;
+  const isolated = options.network === "none";
+  return {
+    namespaces: [
+      { type: "pid" },
+      { type: "ipc" },
+      { type: "uts" },
+      { type: "mount" },
+      ...(isolated ? [{ type: "network" } as const] : []),
+      ...(facts.cgroup.mode === "none" ? [] : [{ type: "cgroup" } as const]),
+    ],
+    cgroupsPath: input.cgroupsPath,
+    resources: resourcesOf(options, facts),
+    rootfsPropagation: "rslave",
+    ...(seccomp === undefined ? {} : { seccomp }),
+    ...(isolated
+      ? { sysctl: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } }
+      : {}),
+    maskedPaths,
+    readonlyPaths,
+  };
+}
+
+/**
+ * The config.json of a container.
+ * @throws OciboxError USAGE or INVALID naming the flag or the image's field, HOST for a limit that cannot be had
+ */
+export function createSpec(input: BundleInput): Spec {
+  const { image, options, facts } = input;
+  const account = lookUpUser(options.user ?? image.User ?? "", input.passwd, input.group);
+  const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.lastCap);
+  const security = securityOf(options, facts, bounding);
+  return {
+    ociVersion: "1.3.0",
+    process: processOf(input, account, bounding, security.noNewPrivileges),
+    root: { path: "rootfs", readonly: options.readOnly || options.strict },
+    hostname: hostnameOf(input),
+    mounts: mountsOf(input),
+    linux: linuxOf(input, security.seccomp),
+  };
+}

@@ -1,0 +1,146 @@
+/** Values of flags: sizes, volumes, tmpfs, limits, capabilities. Pure, and strict. */
+import { CAP, RLIMIT } from "../../ffi/constants.ts";
+import { OciboxError } from "../errors.ts";
+import type { Mount, Rlimit } from "../spec/runtime.ts";
+
+function refuse(message: string, hint?: string): never {
+  throw new OciboxError("USAGE", message, hint === undefined ? {} : { hint });
+}
+
+/** Bytes of "512m", "1.5g", "64KiB", "1000". */
+export function parseSize(text: string, flag: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?$/i.exec(text);
+  if (match === null) refuse(`${flag} is "${text}", which is not a size like 512m or 1g`);
+  const power = ["", "k", "m", "g", "t"].indexOf((match[2] ?? "").toLowerCase().replace("b", ""));
+  const bytes = Math.floor(Number(match[1]) * 1024 ** power);
+  if (!Number.isSafeInteger(bytes)) refuse(`${flag} is "${text}", which is too large`);
+  return bytes;
+}
+
+/** -v SRC:DST[:OPTIONS]. */
+export interface Volume {
+  readonly source: string;
+  readonly destination: string;
+  readonly options: readonly string[];
+}
+
+const propagation = new Set(["shared", "rshared", "slave", "rslave", "private", "rprivate"]);
+const plainOptions = new Set(["ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "bind", "rbind"]);
+/** SELinux relabelling and copying: of no effect where there is no SELinux and no volume, as in docker. */
+const idleOptions = new Set(["z", "Z", "nocopy", "cached", "delegated", "consistent"]);
+
+/** Masks, devices and the process itself rest on what ocibox mounts here. */
+const reserved = new Set(["/", "/proc", "/dev", "/dev/pts", "/sys"]);
+
+/** A path with `.`, `..` and double slashes resolved as text. @throws OciboxError USAGE for a relative one */
+export function cleanPath(path: string, what: string): string {
+  if (!path.startsWith("/")) refuse(`${what} is "${path}", which is not an absolute path`);
+  if (path.includes("\0")) refuse(`${what} has a NUL in it`);
+  const parts: string[] = [];
+  for (const part of path.split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return `/${parts.join("/")}`;
+}
+
+/** @param here the caller's directory, for a source that begins with "." */
+export function parseVolume(text: string, here: string): Volume {
+  const [source = "", destination, optionText, ...more] = text.split(":");
+  if (destination === undefined || destination === "" || source === "" || more.length > 0)
+    refuse(`--volume is "${text}", which is not SOURCE:DESTINATION[:OPTIONS]`);
+  if (!/^[./]/.test(source)) {
+    throw new OciboxError("UNSUPPORTED", `--volume is "${text}": volumes by name are not there yet`, {
+      hint: "give a directory, beginning with / or .",
+    });
+  }
+  const target = cleanPath(destination, "the destination of --volume");
+  if (reserved.has(target)) refuse(`--volume is "${text}": ${target} is the container's own`);
+  const options: string[] = [];
+  for (const option of (optionText ?? "").split(",").filter((each) => each !== "")) {
+    if (option === "U" || option === "O")
+      throw new OciboxError("UNSUPPORTED", `--volume is "${text}": the option ${option} is not there yet`);
+    if (propagation.has(option) || plainOptions.has(option)) options.push(option);
+    else if (!idleOptions.has(option)) refuse(`--volume is "${text}", and "${option}" is no option of a volume`);
+  }
+  return { source: source.startsWith("/") ? cleanPath(source, "") : cleanPath(`${here}/${source}`, ""), destination: target, options };
+}
+
+export function volumeMount(volume: Volume): Mount {
+  const options = ["rbind", "nodev", ...volume.options];
+  if (!volume.options.some((each) => propagation.has(each))) options.push("rprivate");
+  return { destination: volume.destination, type: "bind", source: volume.source, options };
+}
+
+/** --tmpfs DST[:OPTIONS], with docker's defaults noexec, nosuid, nodev. */
+export function tmpfsMount(text: string): Mount {
+  const colon = text.indexOf(":");
+  const destination = cleanPath(colon < 0 ? text : text.slice(0, colon), "the destination of --tmpfs");
+  if (reserved.has(destination)) refuse(`--tmpfs is "${text}": ${destination} is the container's own`);
+  const given = colon < 0 ? [] : text.slice(colon + 1).split(",").filter((each) => each !== "");
+  const options = ["noexec", "nosuid", "nodev"].filter((each) => !given.includes(each.slice(2)));
+  for (const option of given) {
+    if (/^(?:size|nr_blocks|nr_inodes|mode|uid|gid|mpol|huge)=/.test(option) || plainOptions.has(option)) options.push(option);
+    else refuse(`--tmpfs is "${text}", and "${option}" is no option of a tmpfs`);
+  }
+  return { destination, type: "tmpfs", source: "tmpfs", options };
+}
+
+/** --ulimit NAME=SOFT[:HARD]. */
+export function parseUlimit(text: string): Rlimit {
+  const match = /^([a-z]+)=(-1|unlimited|\d+)(?::(-1|unlimited|\d+))?$/.exec(text);
+  if (match === null) refuse(`--ulimit is "${text}", which is not NAME=SOFT or NAME=SOFT:HARD`);
+  const type = `RLIMIT_${(match[1] ?? "").toUpperCase()}`;
+  if (!Object.hasOwn(RLIMIT, type)) refuse(`--ulimit is "${text}": there is no limit "${match[1]}"`);
+  const value = (word: string): number => (word === "-1" || word === "unlimited" ? Number.MAX_SAFE_INTEGER : Number(word));
+  const soft = value(match[2] ?? "");
+  const hard = match[3] === undefined ? soft : value(match[3]);
+  if (soft > hard) refuse(`--ulimit is "${text}": the soft limit is above the hard one`);
+  return { type, soft, hard };
+}
+
+/** Podman's eleven, with which common images run unchanged; docs/security.md. */
+const usual = [
+  "CAP_CHOWN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_FOWNER",
+  "CAP_FSETID",
+  "CAP_KILL",
+  "CAP_NET_BIND_SERVICE",
+  "CAP_SETFCAP",
+  "CAP_SETGID",
+  "CAP_SETPCAP",
+  "CAP_SETUID",
+  "CAP_SYS_CHROOT",
+];
+
+function capability(text: string, flag: string): string {
+  const upper = text.toUpperCase();
+  const name = upper === "ALL" || upper.startsWith("CAP_") ? upper : `CAP_${upper}`;
+  if (name !== "ALL" && !Object.hasOwn(CAP, name)) refuse(`${flag} is "${text}", which is no capability`, "see: man 7 capabilities");
+  return name;
+}
+
+/** What is left of the usual capabilities and what comes to them. ALL stands for every one the kernel knows. */
+export function capabilities(add: readonly string[], drop: readonly string[], strict: boolean, lastCap: number): string[] {
+  const known = Object.keys(CAP).filter((name) => CAP[name as keyof typeof CAP] <= lastCap);
+  const added = add.map((each) => capability(each, "--cap-add"));
+  const dropped = drop.map((each) => capability(each, "--cap-drop"));
+  const held = new Set(added.includes("ALL") ? known : strict || dropped.includes("ALL") ? [] : usual);
+  for (const each of added) if (each !== "ALL") held.add(each);
+  for (const each of dropped) held.delete(each);
+  return [...held].filter((each) => known.includes(each)).sort();
+}
+
+/** --cpus as a quota in each 100 ms; microseconds. */
+export function cpuQuota(text: string): { quota: number; period: number } {
+  const cpus = Number(text);
+  if (!/^\d*\.?\d+$/.test(text) || !(cpus >= 0.01)) refuse(`--cpus is "${text}", which is not a number of at least 0.01`);
+  return { quota: Math.round(cpus * 100_000), period: 100_000 };
+}
+
+export function parseHostname(text: string): string {
+  if (!/^[a-zA-Z0-9](?:[a-zA-Z0-9._-]{0,62}[a-zA-Z0-9])?$/.test(text))
+    refuse(`--hostname is "${text}", which is not a host name of at most 64 letters, digits, dots and dashes`);
+  return text;
+}

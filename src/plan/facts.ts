@@ -1,0 +1,22 @@
+/** What a plan depends on besides the configuration. Gathered by runtime/host.ts, made up by tests. */
+
+export type CgroupMode = "v2" | "v1" | "hybrid" | "none";
+
+export interface HostFacts {
+  readonly machine: "x64" | "arm64";
+  /** uname(2)'s release. */
+  readonly kernel: string;
+  readonly cgroup: {
+    readonly mode: CgroupMode;
+    /** Controllers that a container can be given: hierarchies of v1, or what v2's root offers. */
+    readonly controllers: readonly string[];
+    /** Whether cgroups can be made. */
+    readonly writable: boolean;
+  };
+  /** Number of the last capability the kernel knows. */
+  readonly lastCap: number;
+  readonly apparmor: boolean;
+  readonly selinux: boolean;
+  /** RLIMIT_NOFILE as ocibox was started with: Bun raises its own. */
+  readonly nofile: { readonly soft: number; readonly hard: number };
+}

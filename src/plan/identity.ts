@@ -1,0 +1,182 @@
+/** process: who the command is, what it may do, and how it is found. The last part of a plan's child. */
+import {
+  CAP,
+  O,
+  PR,
+  PR_CAP_AMBIENT_CLEAR_ALL,
+  PR_CAP_AMBIENT_RAISE,
+  RESOLVE,
+  RLIMIT,
+  SECCOMP,
+  SIG,
+} from "../../ffi/constants.ts";
+import { errnoOf } from "../../ffi/errno.ts";
+import type { Recorder, Slot } from "../../ffi/plan.ts";
+import { struct } from "../../ffi/sys.ts";
+import { OciboxError } from "../errors.ts";
+import type { LinuxSeccomp, Process, Rlimit } from "../spec/runtime.ts";
+import type { Builder } from "./builder.ts";
+import type { HostFacts } from "./facts.ts";
+import { filterFor } from "./seccomp/filter.ts";
+
+const capabilityVersion3 = 0x20080522;
+const infinity = 0xffff_ffff_ffff_ffffn;
+
+function limitValue(value: number): bigint {
+  return value >= Number.MAX_SAFE_INTEGER || value < 0 ? infinity : BigInt(value);
+}
+
+export function setRlimits(b: Builder, rlimits: readonly Rlimit[]): void {
+  rlimits.forEach((limit, index) => {
+    b.p.field(`process.rlimits[${index}], ${limit.type}`);
+    const resource = Object.hasOwn(RLIMIT, limit.type) ? RLIMIT[limit.type as keyof typeof RLIMIT] : undefined;
+    if (resource === undefined)
+      throw new OciboxError("INVALID", `process.rlimits[${index}]: there is no limit ${JSON.stringify(limit.type)}`);
+    const value = struct<Slot>("rlimit64", { rlim_cur: limitValue(limit.soft), rlim_max: limitValue(limit.hard) });
+    b.p.sys.prlimit64(0, resource, value, null);
+  });
+}
+
+export function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
+  if (seccomp === undefined) return;
+  b.p.field("linux.seccomp");
+  const filter = filterFor(seccomp, facts.machine);
+  const program = struct<Slot>("sock_fprog", { len: filter.byteLength / 8, filter });
+  b.p.sys.seccomp(SECCOMP.SECCOMP_SET_MODE_FILTER, 0, program);
+}
+
+/** The two words of a capability set. */
+function words(names: readonly string[], field: string): readonly [low: number, high: number] {
+  let low = 0;
+  let high = 0;
+  for (const name of names) {
+    const number = Object.hasOwn(CAP, name) ? CAP[name as keyof typeof CAP] : undefined;
+    if (number === undefined) throw new OciboxError("INVALID", `${field}: there is no capability ${JSON.stringify(name)}`);
+    if (number < 32) low |= 1 << number;
+    else high |= 1 << (number - 32);
+  }
+  return [low >>> 0, high >>> 0];
+}
+
+function dropBounding(b: Builder, bounding: readonly string[], lastCap: number): void {
+  b.p.field("process.capabilities.bounding");
+  const [low, high] = words(bounding, "process.capabilities.bounding");
+  for (let number = 0; number <= lastCap; number++) {
+    const held = number < 32 ? (low >>> number) & 1 : (high >>> (number - 32)) & 1;
+    if (held === 0) b.p.sys.prctl(PR.PR_CAPBSET_DROP, number, 0, 0, 0);
+  }
+}
+
+function setIds(b: Builder, process: Process): void {
+  const { p } = b;
+  const { uid, gid, additionalGids = [], umask = 0o022 } = process.user;
+  p.field("process.user.additionalGids");
+  const list = new Uint8Array(new Uint32Array(additionalGids).buffer);
+  p.sys.setgroups(additionalGids.length, list.byteLength === 0 ? null : list);
+  p.field("process.user.gid");
+  p.sys.setresgid(gid, gid, gid);
+  p.field("process.user.uid");
+  // Capabilities outlive the change of uid, and are then set to what was asked for.
+  if (uid !== 0) p.sys.prctl(PR.PR_SET_KEEPCAPS, 1, 0, 0, 0);
+  p.sys.setresuid(uid, uid, uid);
+  p.field("process.user.umask");
+  p.sys.umask(umask);
+}
+
+function setCapabilities(b: Builder, process: Process): void {
+  const { p } = b;
+  const sets = process.capabilities ?? {};
+  const field = (name: string): string => `process.capabilities.${name}`;
+  const [effective0, effective1] = words(sets.effective ?? [], field("effective"));
+  const [permitted0, permitted1] = words(sets.permitted ?? [], field("permitted"));
+  const [inheritable0, inheritable1] = words(sets.inheritable ?? [], field("inheritable"));
+  p.field("process.capabilities");
+  p.sys.capset(
+    struct<Slot>("__user_cap_header_struct", { version: capabilityVersion3 }),
+    struct<Slot>("__user_cap_data_struct_v3", {
+      effective0,
+      permitted0,
+      inheritable0,
+      effective1,
+      permitted1,
+      inheritable1,
+    }),
+  );
+  p.field(field("ambient"));
+  p.tolerate("EINVAL").prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  for (const name of sets.ambient ?? []) {
+    const number = CAP[name as keyof typeof CAP];
+    p.sys.prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0);
+  }
+}
+
+/**
+ * process.cwd, found without /proc's magic links: /proc/self/fd/N would lead out by a descriptor that was left open
+ * (CVE-2024-21626).
+ */
+function enterCwd(b: Builder, cwd: string): void {
+  b.p.field("process.cwd");
+  const how = struct<Slot>("open_how", {
+    flags: O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC,
+    resolve: RESOLVE.RESOLVE_NO_MAGICLINKS | RESOLVE.RESOLVE_IN_ROOT,
+  });
+  const fd = b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.openat2(-100, cwd, how, 24);
+  b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.fchdir(fd);
+  b.p.sys.close(fd);
+}
+
+/**
+ * From root in the container to the process that was asked for, short of execve. A filter needs CAP_SYS_ADMIN or no
+ * new privileges: without the latter it is loaded while the former is still there.
+ */
+export function becomeUser(b: Builder, process: Process, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
+  const { p } = b;
+  const strict = process.noNewPrivileges === true;
+  if (!strict) loadSeccomp(b, seccomp, facts);
+  if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
+  setIds(b, process);
+  enterCwd(b, process.cwd);
+  if (process.capabilities !== undefined) setCapabilities(b, process);
+  p.field("process.noNewPrivileges");
+  if (strict) p.sys.prctl(PR.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  p.field("");
+  // The change of ids has cleared it; prctl(2), PR_SET_PDEATHSIG.
+  p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
+  if (strict) loadSeccomp(b, seccomp, facts);
+}
+
+function searchPath(env: readonly string[]): string[] {
+  let path = "";
+  for (const item of env) if (item.startsWith("PATH=")) path = item.slice(5);
+  return path.split(":").map((each) => (each === "" ? "." : each));
+}
+
+/** execve, through PATH where the command's name has no slash. 127 where it is not found, 126 where it may not run. */
+export function execute(p: Recorder, args: readonly string[], env: readonly string[]): void {
+  const command = args[0] as string;
+  const says = `cannot run ${JSON.stringify(command)}`;
+  p.field("");
+  p.add({ op: "giveSignals" });
+  p.field("process.args");
+  if (command.includes("/")) {
+    p.with({ says, blame: "command" }).sys.execve(command, args, env);
+    return;
+  }
+  const denied = p.slot("denied");
+  p.add({ op: "set", slot: denied, value: 0 });
+  for (const directory of searchPath(env)) {
+    const next = p.newLabel(`not in ${directory}`);
+    const result = p
+      .with({ says, blame: "command" })
+      .tolerate("ENOENT", "ENOTDIR", "EACCES", "ENAMETOOLONG", "ELOOP")
+      .execve(`${directory}/${command}`, args, env);
+    p.branch(result, "!=", -errnoOf("EACCES"), next);
+    p.add({ op: "set", slot: denied, value: 1 });
+    p.place(next);
+  }
+  const notFound = p.newLabel("not found");
+  p.branch(denied, "==", 0, notFound);
+  p.add({ op: "fail", errno: errnoOf("EACCES"), says: `${says}: permission denied`, blame: "command" });
+  p.place(notFound);
+  p.add({ op: "fail", errno: errnoOf("ENOENT"), says: `${says}: executable file not found in $PATH`, blame: "command" });
+}

@@ -1,0 +1,67 @@
+/** What this host is, asked of the kernel in as few calls as can be. */
+import { AT, AT_FDCWD, MAGIC, RLIMIT } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
+import type { CgroupMode, HostFacts } from "../plan/facts.ts";
+import { readText } from "./files.ts";
+
+const cgroupMount = "/sys/fs/cgroup";
+const W_OK = 2;
+
+function exists(path: string): boolean {
+  return attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
+}
+
+function fileSystem(path: string): number {
+  const stat = alloc(120);
+  return attempt("statfs", path, stat) < 0 ? 0 : readField("statfs", stat, "f_type");
+}
+
+function writable(path: string): boolean {
+  return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
+}
+
+/** The hierarchies of v1 that a container may be put in; others (cpuset, blkio, …) are not joined. */
+const joined = ["pids", "devices", "memory", "cpu"] as const;
+
+function cgroups(): HostFacts["cgroup"] {
+  if (fileSystem(cgroupMount) === MAGIC.CGROUP2_SUPER_MAGIC) {
+    const controllers = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").trim().split(/\s+/);
+    return { mode: "v2", controllers, writable: writable(cgroupMount) };
+  }
+  const controllers = joined.filter((name) => exists(`${cgroupMount}/${name}/tasks`));
+  let mode: CgroupMode = controllers.length === 0 ? "none" : "v1";
+  if (mode === "v1" && exists(`${cgroupMount}/unified/cgroup.procs`)) mode = "hybrid";
+  const [first] = controllers;
+  return { mode, controllers, writable: first !== undefined && writable(`${cgroupMount}/${first}`) };
+}
+
+/** The limit that the caller has: prlimit(2) of the parent, for Bun has raised this process's own. */
+function nofile(): HostFacts["nofile"] {
+  const limit = alloc(16);
+  const own = alloc(16);
+  direct.prlimit64(0, RLIMIT.RLIMIT_NOFILE, null, own);
+  const hard = readField("rlimit64", own, "rlim_max");
+  if (attempt("prlimit64", direct.getppid(), RLIMIT.RLIMIT_NOFILE, null, limit) < 0) return { soft: 1024, hard };
+  return { soft: Math.min(readField("rlimit64", limit, "rlim_cur"), hard), hard };
+}
+
+function release(): string {
+  const buffer = alloc(390);
+  direct.uname(buffer);
+  const text = new TextDecoder().decode(buffer.subarray(130, 195));
+  return text.slice(0, text.indexOf("\0"));
+}
+
+/** @throws SyscallError where even uname(2) is refused */
+export function hostFacts(): HostFacts {
+  return {
+    machine: process.arch === "arm64" ? "arm64" : "x64",
+    kernel: release(),
+    cgroup: cgroups(),
+    lastCap: Number.parseInt(readText("/proc/sys/kernel/cap_last_cap") ?? "40", 10),
+    apparmor: (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),
+    selinux: exists("/sys/fs/selinux/enforce"),
+    nofile: nofile(),
+  };
+}
