@@ -42,6 +42,8 @@ export interface Send {
 export interface Policy {
   /** Plain HTTP may be used for this URL. */
   readonly plainAllowed: (url: URL) => boolean;
+  /** A redirect may lead from https to plain HTTP: the registry is configured insecure. */
+  readonly downgradeAllowed: boolean;
   readonly tlsFor: (url: URL) => Promise<TlsSettings>;
   readonly timing: Timing;
 }
@@ -136,7 +138,8 @@ export class Exchange {
 function checkUrl(url: URL, from: URL | undefined, policy: Policy): void {
   if (url.protocol !== "https:" && url.protocol !== "http:")
     throw new UnsafeUrlError(`it points to ${JSON.stringify(url.protocol)}, which is neither https nor http`);
-  if (url.protocol === "http:" && !policy.plainAllowed(url))
+  const downgrade = from?.protocol === "https:" && !policy.downgradeAllowed;
+  if (url.protocol === "http:" && (downgrade || !policy.plainAllowed(url)))
     throw new UnsafeUrlError(`it points from https to plain http at ${url.host}`);
   if (from === undefined) return;
   if (isLinkLocal(url.hostname) && from.hostname !== url.hostname)
