@@ -16,6 +16,7 @@ import {
   send,
   type Timing,
   type TlsSettings,
+  UnsafeUrlError,
 } from "./http.ts";
 
 /** A registry that asks for more patience than this is not waited for. Milliseconds. */
@@ -124,15 +125,19 @@ export class Server {
     } catch (error) {
       signal?.throwIfAborted();
       if (isCertificateError(error)) throw error;
+      // It spoke TLS: only where it sends its visitors is not to our liking.
+      if (error instanceof UnsafeUrlError) return at("https");
       return at("http");
     }
   }
 
   async #authenticator(signal: AbortSignal | undefined): Promise<Authenticator> {
+    // Before the assignment: requests that start together must share one, and with it one token.
+    const base = await this.base(signal);
     this.#auth ??= new Authenticator({
       doing: this.options.doing,
       host: this.endpoint.host,
-      base: await this.base(signal),
+      base,
       scope: `repository:${this.endpoint.repository}:pull`,
       policy: this.#policy,
       credentials: () => this.credentials(),

@@ -38,7 +38,7 @@ export function showPlatform(platform: Platform): string {
 export function parsePlatform(text: string): Platform {
   const parts = text.toLowerCase().split("/");
   const [first, second, third] = parts;
-  if (first === undefined || parts.length > 3 || parts.some((part) => !/^[a-z0-9_.-]{1,32}$/.test(part)))
+  if (first === undefined || parts.length > 3 || parts.some((part) => !/^[a-z0-9][a-z0-9_.-]{0,31}$/.test(part)))
     throw new OciboxError("PLATFORM", `cannot read ${JSON.stringify(text)} as a platform`, {
       hint: 'write OS/ARCHITECTURE, for example "linux/arm64"',
     });
