@@ -73,12 +73,12 @@ describe("on a terminal", () => {
   });
 });
 
-test("a reader that has gone is no reason to fail", async () => {
-  await run("sh", "-c", `printf x | true; exec 2>&-; true`);
-  const progress = createProgress({ fd: 999 });
-  progress.resolved("x", a, []);
-  progress[Symbol.dispose]();
-  expect(progress).toBeDefined();
+test("a descriptor that cannot be written to is no reason to fail", () => {
+  expect(() => {
+    using progress = createProgress({ fd: 999 });
+    progress.resolved("x", a, []);
+    progress.done({ name: "x", digest: a, downloaded: 0, elapsed: 0 });
+  }).not.toThrow();
 });
 
 test.each([1, 10, 30, 60, 200])("a layer's line fits %d columns", (width) => {
