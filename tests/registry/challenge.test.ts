@@ -31,7 +31,13 @@ describe("WWW-Authenticate", () => {
     ['Bearer realm="a \\"quoted\\" \\\\ one, two"', [["bearer", { realm: 'a "quoted" \\ one, two' }]]],
     ['Bearer realm="a",realm="b"', [["bearer", { realm: "a" }]]],
     [',, Basic realm="x",,', [["basic", { realm: "x" }]]],
-    ['Bearer realm="unended', [["bearer", {}]]],
+    [
+      'Bearer realm="unended',
+      [
+        ["bearer", {}],
+        ["realm", {}],
+      ],
+    ],
     ["", []],
     ['"', []],
     ["=", []],
