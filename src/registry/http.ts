@@ -148,12 +148,30 @@ function checkUrl(url: URL, from: URL | undefined, policy: Policy): void {
     throw new UnsafeUrlError(`it points to this machine itself, ${url.host}`);
 }
 
+/**
+ * fetch, for this machine's own addresses without a proxy: other clients (Go's net/http) never send those to one, but
+ * Bun does. It reads no_proxy before fetch returns, and has no option that says "none".
+ */
+function fetchOf(url: URL): (href: string, init: BunFetchRequestInit) => Promise<Response> {
+  if (!isLoopback(url.hostname)) return fetch;
+  return (href, init) => {
+    const before = process.env.no_proxy;
+    process.env.no_proxy = "*";
+    try {
+      return fetch(href, init);
+    } finally {
+      if (before === undefined) delete process.env.no_proxy;
+      else process.env.no_proxy = before;
+    }
+  };
+}
+
 async function once(url: URL, send: Send, headers: Record<string, string>, policy: Policy): Promise<Exchange> {
   const controller = new AbortController();
   const slow = setTimeout(() => controller.abort(new StallError("the server does not answer")), policy.timing.idle);
   const tls = url.protocol === "https:" ? await policy.tlsFor(url) : {};
   try {
-    const response = await fetch(url.href, {
+    const response = await fetchOf(url)(url.href, {
       method: send.method ?? "GET",
       headers: { "accept-encoding": "identity", "user-agent": "ocibox", ...headers },
       ...(send.body === undefined ? {} : { body: send.body }),

@@ -555,3 +555,53 @@ describe("tokens", () => {
     expect(thief.seen.length).toBe(before);
   });
 });
+
+test("a proxy is asked for what is elsewhere, and not for this machine", async () => {
+  const proxy = serve(() => send(manifest));
+  const registry = serve(() => send(manifest));
+  const certs = join(scratch(), "certs.d");
+  mkdirSync(join(certs, "far.invalid"), { recursive: true });
+  writeFileSync(join(certs, "far.invalid", "hosts.toml"), 'server = "http://far.invalid"\n');
+  const { http_proxy: before, no_proxy: none } = process.env;
+  cleanup.push(() => {
+    if (before === undefined) delete process.env.http_proxy;
+    else process.env.http_proxy = before;
+  });
+  process.env.http_proxy = `http://${proxy.host}`;
+  await open(registry.host).manifest("v1");
+  expect(proxy.seen.length).toBe(0);
+  await open("far.invalid", {}, { certsDirs: [certs] }).manifest("v1");
+  expect(proxy.seen.length).toBe(1);
+  expect(process.env.no_proxy).toBe(none);
+});
+
+test("what Bun reads of its environment turns nothing off and prints no secret", async () => {
+  const registry = serve((request) =>
+    request.headers.get("authorization") === null
+      ? new Response("", { status: 401, headers: { "www-authenticate": "Basic" } })
+      : send(manifest),
+  );
+  const script = join(scratch(), "pull.ts");
+  const from = (path: string) => JSON.stringify(join(import.meta.dir, "../../src", path));
+  writeFileSync(
+    script,
+    `import { openRepository } from ${from("registry/client.ts")};
+import { parseReference } from ${from("reference/reference.ts")};
+using repository = openRepository(parseReference("${registry.host}/a:1"), { certsDirs: [] });
+console.log((await repository.manifest("1")).digest);`,
+  );
+  const child = Bun.spawn([process.execPath, script], {
+    env: {
+      ...authFile({ [registry.host]: login }),
+      OCIBOX_REGISTRIES_CONF: "/nonexistent",
+      BUN_CONFIG_VERBOSE_FETCH: "curl",
+      NODE_TLS_REJECT_UNAUTHORIZED: "0",
+    },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [out, error] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  expect(out.trim()).toBe(manifest.digest);
+  expect(registry.seen.some((each) => each.authorization === `Basic ${login.auth}`)).toBe(true);
+  expect(`${out}${error}`).not.toContain(login.auth);
+});
