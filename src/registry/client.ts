@@ -173,8 +173,9 @@ class DistributionRepository implements Repository {
         return;
       } catch (error) {
         signal.throwIfAborted();
-        // Wrong bytes have been given out already: no other server can mend that.
-        if (error instanceof OciboxError && error.code === "DIGEST_MISMATCH") throw error;
+        // Where wrong bytes have been given out already, no other server can mend that.
+        const given = progress.received > from;
+        if (given && error instanceof OciboxError && error.code === "DIGEST_MISMATCH") throw error;
         failures.push({ endpoint: server.endpoint, error });
       }
     }

@@ -36,8 +36,8 @@ export async function run(...command: string[]): Promise<string> {
   return out;
 }
 
-/** A certificate for 127.0.0.1 and the authority that signed it, both in `dir`. */
-export async function makeCertificates(dir: string): Promise<{ ca: string; cert: string; key: string }> {
+/** A certificate for 127.0.0.1 and the authority that signed it, both in `dir`. @param days until it expires */
+export async function makeCertificates(dir: string, days = 2): Promise<{ ca: string; cert: string; key: string }> {
   const at = (name: string) => join(dir, name);
   const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
   await run(
@@ -48,7 +48,7 @@ export async function makeCertificates(dir: string): Promise<{ ca: string; cert:
   writeFileSync(at("ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n");
   await run(
     ...["openssl", "x509", "-req", "-in", at("tls.csr"), "-CA", at("ca.crt"), "-CAkey", at("ca.key")],
-    ...["-CAcreateserial", "-days", "2", "-extfile", at("ext"), "-out", at("tls.crt")],
+    ...["-CAcreateserial", "-days", String(days), "-extfile", at("ext"), "-out", at("tls.crt")],
   );
   return { ca: await Bun.file(at("ca.crt")).text(), cert: at("tls.crt"), key: at("tls.key") };
 }

@@ -605,3 +605,47 @@ console.log((await repository.manifest("1")).digest);`,
   expect(registry.seen.some((each) => each.authorization === `Basic ${login.auth}`)).toBe(true);
   expect(`${out}${error}`).not.toContain(login.auth);
 });
+
+test("an expired certificate: the error mentions this machine's clock", async () => {
+  const folder = scratch();
+  const { ca, cert, key } = await makeCertificates(folder, -1);
+  const secure = serve(() => send(manifest), { cert, key });
+  mkdirSync(join(folder, "certs.d", secure.host), { recursive: true });
+  writeFileSync(join(folder, "certs.d", secure.host, "ca.crt"), ca);
+  const error = await failure(open(secure.host, {}, { certsDirs: [join(folder, "certs.d")] }).manifest("v1"));
+  expect([error.code, error.message.includes("expired"), error.hint?.includes("clock")]).toEqual([
+    "NETWORK",
+    true,
+    true,
+  ]);
+});
+
+test("a mirror with another size of a layer: the upstream is asked instead", async () => {
+  const mirror = serve(() => send(blobOf("short")));
+  const upstream = serve(() => send(layer));
+  const conf = join(scratch(), "registries.conf");
+  writeFileSync(
+    conf,
+    `[[registry]]\nlocation = "${upstream.host}"\n[[registry.mirror]]\nlocation = "${mirror.host}"\n`,
+  );
+  const repository = open(upstream.host, { OCIBOX_REGISTRIES_CONF: conf });
+  expect((await bytesOf(repository.blob(layer))).equals(layer.bytes)).toBe(true);
+  expect(mirror.seen.some((each) => each.path.includes("/blobs/"))).toBe(true);
+});
+
+test("credentials are looked up for the mirror's own host (2020-15157)", async () => {
+  const wanting = () => new Response("", { status: 401, headers: { "www-authenticate": "Basic" } });
+  const mirror = serve(wanting);
+  const upstream = serve((request) => (request.headers.has("authorization") ? send(manifest) : wanting()));
+  const conf = join(scratch(), "registries.conf");
+  writeFileSync(
+    conf,
+    `[[registry]]\nlocation = "${upstream.host}"\n[[registry.mirror]]\nlocation = "${mirror.host}"\n`,
+  );
+  const env = { ...authFile({ [upstream.host]: login }), OCIBOX_REGISTRIES_CONF: conf };
+  await open(upstream.host, env).manifest("v1");
+  expect(mirror.seen.filter((each) => each.path.includes("/manifests/")).map((each) => each.authorization)).toEqual([
+    null,
+  ]);
+  expect(upstream.seen.at(-1)?.authorization).toBe(`Basic ${login.auth}`);
+});
