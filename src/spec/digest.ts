@@ -17,7 +17,10 @@ export function isDigest(text: unknown): text is Digest {
 /** @throws OciboxError INVALID for anything but "sha256:" with 64 lower-case hexadecimal digits */
 export function parseDigest(text: unknown, what: string): Digest {
   if (isDigest(text)) return text;
-  throw new OciboxError("INVALID", `${what} has the digest ${JSON.stringify(text)}, which is not sha256 with 64 digits`);
+  throw new OciboxError(
+    "INVALID",
+    `${what} has the digest ${JSON.stringify(text)}, which is not sha256 with 64 digits`,
+  );
 }
 
 /** The 64 hexadecimal digits, for a path. */

@@ -1,0 +1,235 @@
+/** One server of a repository: where it is, how it is spoken to, and one authorized request with its retries. */
+import { OciboxError } from "../errors.ts";
+import { Authenticator } from "./auth.ts";
+import { parseChallenges } from "./challenge.ts";
+import { type ConfigOptions, certificatesFor, type Endpoint } from "./config.ts";
+import type { CredentialsFound } from "./credentials.ts";
+import { hostnameOf, isLoopback } from "./hosts.ts";
+import {
+  type Exchange,
+  isCertificateError,
+  isTransient,
+  networkFailure,
+  type Policy,
+  pause,
+  retryAfter,
+  send,
+  type Timing,
+  type TlsSettings,
+  UnsafeUrlError,
+} from "./http.ts";
+
+/** A registry that asks for more patience than this is not waited for. Milliseconds. */
+const longestWait = 60_000;
+/** Registries describe their errors in JSON; no more of it is read. Bytes. */
+const errorBodyLimit = 65_536;
+
+export interface ServerOptions {
+  readonly doing: string;
+  readonly config: ConfigOptions;
+  readonly timing: Timing;
+  readonly credentials: (endpoint: Endpoint) => Promise<CredentialsFound>;
+}
+
+export interface ServerRequest {
+  readonly method?: "GET" | "HEAD";
+  /** After the repository: "manifests/latest". */
+  readonly path: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What the registry says of an error, for people: distribution-spec, "Error Codes". */
+export interface RegistryError {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** Text from a server in an error of ours: on one line, without control characters, short. */
+export function quietly(text: string): string {
+  const plain = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
+  return plain.length > 200 ? `${plain.slice(0, 200)}…` : plain;
+}
+
+export async function readError(exchange: Exchange): Promise<RegistryError> {
+  const none = { code: "", message: "" };
+  try {
+    const body = await exchange.bytes(errorBodyLimit);
+    if (body === undefined) return none;
+    const document: unknown = JSON.parse(new TextDecoder().decode(body));
+    const first = (document as { errors?: { code?: unknown; message?: unknown }[] } | null)?.errors?.[0];
+    const text = (value: unknown) => (typeof value === "string" ? quietly(value) : "");
+    return { code: text(first?.code), message: text(first?.message) };
+  } catch {
+    return none;
+  }
+}
+
+export class Server {
+  readonly #policy: Policy;
+  readonly #certificates = new Map<string, Promise<TlsSettings>>();
+  #base: Promise<URL> | undefined;
+  #auth: Authenticator | undefined;
+  #credentials: Promise<CredentialsFound> | undefined;
+
+  constructor(
+    readonly endpoint: Endpoint,
+    private readonly options: ServerOptions,
+  ) {
+    this.#policy = {
+      plainAllowed: (url) => endpoint.plainAllowed || isLoopback(url.host),
+      downgradeAllowed: endpoint.tls.skipVerify === true,
+      tlsFor: (url) => this.#tlsFor(url),
+      timing: options.timing,
+    };
+  }
+
+  /** Credentials for this server, looked up once. */
+  credentials(): Promise<CredentialsFound> {
+    this.#credentials ??= this.options.credentials(this.endpoint);
+    return this.#credentials;
+  }
+
+  /** Certificates of the configured host go with the endpoint's own settings, those of other hosts are their own. */
+  async #tlsFor(url: URL): Promise<TlsSettings> {
+    const { endpoint } = this;
+    const own = url.host === new URL(`https://${endpoint.address}`).host;
+    const host = own ? endpoint.host : url.host;
+    const found = this.#certificates.get(host) ?? certificatesFor(host, this.options.config);
+    this.#certificates.set(host, found);
+    const same = hostnameOf(url.host) === hostnameOf(endpoint.address);
+    return same ? { ...(await found), ...endpoint.tls } : found;
+  }
+
+  /**
+   * Where the registry's API begins. Of a host that may use plain HTTP it is found out by asking for TLS first.
+   * @throws what fetch throws
+   */
+  base(signal: AbortSignal | undefined): Promise<URL> {
+    this.#base ??= this.#findBase(signal).catch((error: unknown) => {
+      this.#base = undefined;
+      throw error;
+    });
+    return this.#base;
+  }
+
+  async #findBase(signal: AbortSignal | undefined): Promise<URL> {
+    const { endpoint } = this;
+    const at = (scheme: string) => new URL(`${scheme}://${endpoint.address}`);
+    if (endpoint.scheme !== undefined || !endpoint.plainAllowed) return at(endpoint.scheme ?? "https");
+    const timing = { ...this.options.timing, idle: Math.min(3000, this.options.timing.idle) };
+    try {
+      const probe = await send(new URL("/v2/", at("https")), { headers: {}, signal }, { ...this.#policy, timing });
+      probe.cancel();
+      return at("https");
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (isCertificateError(error)) throw error;
+      // It spoke TLS: only where it sends its visitors is not to our liking.
+      if (error instanceof UnsafeUrlError) return at("https");
+      return at("http");
+    }
+  }
+
+  async #authenticator(signal: AbortSignal | undefined): Promise<Authenticator> {
+    // Before the assignment: requests that start together must share one, and with it one token.
+    const base = await this.base(signal);
+    this.#auth ??= new Authenticator({
+      doing: this.options.doing,
+      host: this.endpoint.host,
+      base,
+      scope: `repository:${this.endpoint.repository}:pull`,
+      policy: this.#policy,
+      credentials: () => this.credentials(),
+    });
+    return this.#auth;
+  }
+
+  /** One request, and once more with fresh authorization where the first answer is 401. */
+  async #authorized(request: ServerRequest): Promise<Exchange> {
+    const { endpoint } = this;
+    const base = await this.base(request.signal);
+    const auth = await this.#authenticator(request.signal);
+    const url = new URL(`${endpoint.prefix}/${endpoint.repository}/${request.path}`, base);
+    if (endpoint.namespace !== undefined) url.searchParams.set("ns", endpoint.namespace);
+    const ask = (header: string | undefined) =>
+      send(
+        url,
+        {
+          method: request.method ?? "GET",
+          headers: {
+            ...endpoint.headers,
+            ...request.headers,
+            ...(header === undefined ? {} : { authorization: header }),
+          },
+          signal: request.signal,
+        },
+        this.#policy,
+      );
+    const used = auth.header;
+    const first = await ask(used);
+    // A 401 from where a redirect led is not the registry's own: what it asks for is not given.
+    if (first.status !== 401 || first.url.origin !== url.origin) return first;
+    const challenges = parseChallenges(first.header("www-authenticate") ?? "");
+    if (!(await auth.answer(challenges, used, request.signal))) return first;
+    first.cancel();
+    return ask(auth.header);
+  }
+
+  /** Milliseconds to wait before another try, or undefined where there is none to be made. */
+  waitBefore(attempt: number, exchange: Exchange | undefined): number | undefined {
+    const { tries, backoff } = this.options.timing;
+    if (attempt >= tries) return undefined;
+    const asked = retryAfter(exchange?.header("retry-after"), Date.now());
+    if (asked !== undefined) return asked > longestWait ? undefined : asked;
+    return Math.min(longestWait, backoff * 2 ** (attempt - 1) * (0.75 + Math.random() / 2));
+  }
+
+  /**
+   * A request with its retries: resets and stalls, 429 and 5xx, with the pause that the server asks for (up to 60 s).
+   * The answer may have any other status.
+   * @throws OciboxError NETWORK, REGISTRY, DENIED; the signal's reason
+   */
+  async request(request: ServerRequest): Promise<Exchange> {
+    const { doing } = this.options;
+    const { host } = this.endpoint;
+    for (let attempt = 1; ; attempt++) {
+      let exchange: Exchange | undefined;
+      let failure: unknown;
+      try {
+        exchange = await this.#authorized(request);
+      } catch (error) {
+        request.signal?.throwIfAborted();
+        failure = error;
+      }
+      if (exchange === undefined) {
+        const wait = isTransient(failure) ? this.waitBefore(attempt, undefined) : undefined;
+        if (wait === undefined) throw networkFailure(failure, doing, host);
+        await pause(wait, request.signal);
+        continue;
+      }
+      if (exchange.status !== 429 && exchange.status !== 408 && exchange.status < 500) return exchange;
+      const wait = this.waitBefore(attempt, exchange);
+      if (wait === undefined) throw await this.#busy(exchange);
+      exchange.cancel();
+      await pause(wait, request.signal);
+    }
+  }
+
+  async #busy(exchange: Exchange): Promise<OciboxError> {
+    const { doing } = this.options;
+    const later = exchange.header("retry-after");
+    const { message } = await readError(exchange);
+    const why = exchange.status === 429 ? "too many requests (429)" : `an error of its own (${exchange.status})`;
+    return new OciboxError(
+      "REGISTRY",
+      `${doing}: ${this.endpoint.host} answers with ${why}${message === "" ? "" : `: ${message}`}`,
+      {
+        hint:
+          exchange.status === 429
+            ? `try again ${later === undefined ? "later" : `after ${quietly(later)}${/^[0-9]+$/.test(later) ? " seconds" : ""}`}, or log in: registries allow more then`
+            : "try again later",
+      },
+    );
+  }
+}
