@@ -1,12 +1,12 @@
 /** The direct back end: a call is made at once, its failure thrown as a SyscallError. */
 import { ptr } from "bun:ffi";
 import { type CallName, calls } from "./calls.ts";
-import { errnoName, errnoOf, errnoWords, type ErrnoName } from "./errno.ts";
+import { type ErrnoName, errnoName, errnoOf, errnoWords } from "./errno.ts";
 import { libc } from "./libc.ts";
 import { nr } from "./machine.ts";
+import { showCall } from "./show.ts";
 import { layoutOf } from "./structs.ts";
 import type { Struct, StructField, Sys } from "./sys.ts";
-import { showCall } from "./show.ts";
 
 type Word = number | bigint;
 type Value = Word | string | Uint8Array | readonly string[] | Struct<number> | { memory: number } | object | null;

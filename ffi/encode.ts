@@ -1,128 +1,520 @@
-/**
- * A recorded plan as one piece of memory, in the format of init/init.h. Text is checked for NULs here: nothing in a
- * configuration can end a string early or reach into another step, for steps are records of one size and text lies
- * behind them all.
- */
+/** Puts a plan's steps into one image, which init/ maps and runs. The format is told in init/init.h. */
 import { type CallName, calls, type Kind } from "./calls.ts";
 import { nr } from "./machine.ts";
-import type { CallStep, Label, Slot, Step } from "./plan.ts";
-import { showArg } from "./show.ts";
-import { layoutOf } from "./structs.ts";
-import type { Formatted, Memory, Struct } from "./sys.ts";
+import type { CallStep, Compare, Label, Slot, Step } from "./plan.ts";
+import { type LayoutName, layoutOf, layouts, type Placed } from "./structs.ts";
 
-const none = 0xffffffff;
-const headerSize = 64;
-const stepSize = 128;
-const opCodes = {
-  call: 1,
-  jump: 2,
-  branch: 3,
-  set: 4,
-  store: 5,
-  load: 6,
-  format: 7,
-  onFailure: 8,
-  reportTo: 9,
-  await: 10,
-  fail: 11,
-  takeSignals: 12,
-  giveSignals: 13,
-  supervise: 14,
-  remove: 15,
-  exit: 16,
-} as const;
-const kindImmediate = 0;
-const kindSlot = 1;
-const kindAddress = 4;
-const showWords = 4;
-const partText = 255;
-const compares = { "==": 0, "!=": 1, "<": 2, ">": 3 } as const;
-
-/** MAX_ARG_STRLEN of execve(2): no text of a plan is longer. */
-const longestText = 128 * 1024;
-const mostSteps = 32_768;
-
-/** How an argument of each kind is shown; all others are words made beforehand. */
-const shows: Partial<Record<Kind, number>> = {
-  fd: 0,
-  int: 0,
-  size: 0,
-  mode: 1,
-  hex: 2,
-  path: 3,
-  str: 3,
-  in: 3,
-  dirfd: 5,
-  out: 6,
-};
-
+/** A step (its index in the list given) that fails with `errno` (positive) instead of being done. */
 export interface Fault {
-  /** Index of a call step, as --explain counts them. */
   readonly step: number;
-  /** Positive. */
   readonly errno: number;
 }
 
-export interface EncodeOptions {
-  readonly fault?: Fault | undefined;
-  /** What stands before an error: "ocibox: cannot start the container: ". */
-  readonly prefix?: string;
+/** How init writes an argument out, in the order of `enum show`; the flag tables come after. */
+const shows = ["int", "dirfd", "mode", "hex", "dev", "sig", "text", "bytes", "out", "strv", "struct"] as const;
+
+/** The tables of constants.ts that init has by name, in its order. */
+export const flagTables = [
+  "O",
+  "AT",
+  "MS",
+  "MNT",
+  "FSOPEN",
+  "FSMOUNT",
+  "MOUNT_ATTR",
+  "FSCONFIG",
+  "OPEN_TREE",
+  "MOVE_MOUNT",
+  "CLONE",
+  "MFD",
+  "CLOSE_RANGE",
+  "RENAME",
+  "PR",
+  "SECCOMP",
+  "SECCOMP_FILTER_FLAG",
+  "RLIMIT",
+  "AF",
+  "SOCK",
+  "IOCTL",
+  "F",
+  "RESOLVE",
+  "SIG",
+] as const;
+
+const showInt = 0;
+const showText = 6;
+const showBytes = 7;
+const showOut = 8;
+const showStrv = 9;
+const showStruct = 10;
+
+/** The number by which init knows how a value of this kind is written. */
+export function showOf(kind: Kind | "RESOLVE"): number {
+  const known = (shows as readonly string[]).indexOf(kind);
+  if (known >= 0) return known;
+  const table = (flagTables as readonly string[]).indexOf(kind);
+  return table < 0 ? showInt : shows.length + table;
 }
 
-/** Thrown for text that the kernel would cut at a NUL, or that is too long. */
-export class PlanError extends Error {
-  override readonly name = "PlanError";
+const none = 0xffffffff;
+const headerSize = 48;
+const stepWords = 38;
+const argWord = 14;
+const mostSteps = 16384;
+const mostSlots = 4096;
+const mostText = 1 << 20;
+/** MAX_ARG_STRLEN of execve(2), its NUL included. */
+const mostArgument = 131072;
+const mostBytes = 64 << 20;
+
+const opCall = 0;
+const opJump = 1;
+const opBranch = 2;
+const opSet = 3;
+const opStore = 4;
+const opLoad = 5;
+const opFormat = 6;
+const opOnFailure = 7;
+const opReportTo = 8;
+const opAwait = 9;
+const opFail = 10;
+const opTakeSignals = 11;
+const opGiveSignals = 12;
+const opSupervise = 13;
+const opRemove = 14;
+const opExit = 15;
+
+const carryOn = 1;
+const command = 2;
+const more = 4;
+
+const argNumber = 0;
+const argSlot = 1;
+const argLow = 2;
+const argAddress = 4;
+const argSlotAddress = 5;
+
+const compares: readonly Compare[] = ["==", "!=", "<", ">"];
+const layoutNumbers = Object.keys(layouts);
+const utf8 = new TextEncoder();
+
+interface CallShape {
+  readonly name: number;
+  readonly shows: readonly number[];
 }
 
-const encoder = new TextEncoder();
+class Encoder {
+  words: Uint32Array<ArrayBuffer>;
+  count = 0;
+  #bytes = new Uint8Array(new ArrayBuffer(1 << 16));
+  #view = new DataView(this.#bytes.buffer);
+  /** Offset 0 is the empty text. */
+  #used = 8;
+  readonly relocations: number[] = [];
+  readonly #texts = new Map<string, number>([["", 0]]);
+  readonly #objects = new Map<object, number>();
+  readonly #memories = new Map<number, number>();
+  readonly #calls = new Map<CallName, CallShape>();
+  readonly #slots = new Map<number, number>();
+  /** Results that nothing has used so far: slot → the word where its number goes. */
+  readonly #unused = new Map<number, number>();
+  readonly #labels = new Map<number, number>();
+  readonly #jumps: [word: number, label: Label][] = [];
+  faultAt = none;
 
-class Image {
-  bytes = new Uint8Array(new ArrayBuffer(1 << 16));
-  view = new DataView(this.bytes.buffer);
-  at = 0;
-  readonly texts = new Map<string, number>();
-  readonly relocs: number[] = [];
-
-  /** Room for n bytes, zeroed, at a multiple of 8. */
-  reserve(size: number): number {
-    const start = (this.at + 7) & ~7;
-    this.grow(start + size);
-    this.at = start + size;
-    return start;
+  constructor(steps: number) {
+    this.words = new Uint32Array(new ArrayBuffer((steps * 2 + 16) * stepWords * 4));
   }
 
-  grow(needed: number): void {
-    if (needed <= this.bytes.byteLength) return;
-    let size = this.bytes.byteLength;
-    while (size < needed) size *= 2;
-    const bigger = new Uint8Array(new ArrayBuffer(size));
-    bigger.set(this.bytes);
-    this.bytes = bigger;
-    this.view = new DataView(bigger.buffer);
+  /** Room in the data. @returns its offset, a multiple of 8 */
+  #reserve(size: number): number {
+    const at = (this.#used + 7) & ~7;
+    const end = at + size;
+    if (end + 8 > this.#bytes.length) {
+      if (end > mostBytes / 2) throw new RangeError("the plan is too large");
+      const wider = new Uint8Array(new ArrayBuffer(Math.max(this.#bytes.length * 2, (end + 4096) & ~7)));
+      wider.set(this.#bytes);
+      this.#bytes = wider;
+      this.#view = new DataView(wider.buffer);
+    }
+    this.#used = end;
+    return at;
   }
 
   text(text: string): number {
-    const known = this.texts.get(text);
+    const known = this.#texts.get(text);
     if (known !== undefined) return known;
-    if (text.includes("\0")) throw new PlanError(`a NUL in ${JSON.stringify(text.slice(0, 200))}`);
-    this.grow(this.at + text.length * 3 + 1);
-    const start = this.at;
-    const { written } = encoder.encodeInto(text, this.bytes.subarray(start));
-    if (written > longestText) throw new PlanError(`a text of ${written} bytes: ${JSON.stringify(text.slice(0, 60))}…`);
-    this.bytes[start + written] = 0;
-    this.at = start + written + 1;
-    this.texts.set(text, start);
-    return start;
+    if (text.includes("\0")) throw new TypeError(`a NUL in ${JSON.stringify(text.slice(0, 200))}`);
+    if (text.length >= mostText) throw new RangeError("text of more than 1 MiB in a plan");
+    const at = this.#reserve(text.length * 3 + 1);
+    const { written } = utf8.encodeInto(text, this.#bytes.subarray(at, at + text.length * 3));
+    if (written >= mostText) throw new RangeError("text of more than 1 MiB in a plan");
+    this.#bytes[at + written] = 0;
+    this.#used = at + written + 1;
+    this.#texts.set(text, at);
+    return at;
   }
 
-  put(bytes: Uint8Array): number {
-    const start = this.reserve(bytes.byteLength);
-    this.bytes.set(bytes, start);
-    return start;
+  #raw(bytes: Uint8Array): number {
+    const known = this.#objects.get(bytes);
+    if (known !== undefined) return known;
+    const at = this.#reserve(Math.max(bytes.byteLength, 1));
+    this.#bytes.set(bytes, at);
+    this.#objects.set(bytes, at);
+    return at;
   }
 
-  point(at: number, target: number): void {
-    this.relocs.push(at, target);
+  #memory(memory: { memory: number; size: number }): number {
+    const known = this.#memories.get(memory.memory);
+    if (known !== undefined) return known;
+    const at = this.#reserve(Math.max(memory.size, 1));
+    this.#memories.set(memory.memory, at);
+    return at;
+  }
+
+  #pointer(at: number, target: number): void {
+    this.#view.setUint32(at, target, true);
+    this.relocations.push(at);
+  }
+
+  #vector(items: readonly string[]): number {
+    const known = this.#objects.get(items);
+    if (known !== undefined) return known;
+    if (items.length > 65536) throw new RangeError("more than 65536 arguments or environment variables");
+    const at = this.#reserve((items.length + 1) * 8);
+    items.forEach((item, index) => {
+      if (item.length >= mostArgument || (item.length * 3 >= mostArgument && utf8.encode(item).length >= mostArgument))
+        throw new RangeError("an argument or environment variable of more than 128 KiB");
+      this.#pointer(at + index * 8, this.text(item));
+    });
+    this.#objects.set(items, at);
+    return at;
+  }
+
+  /** A slot's number in the image; this is its use. */
+  #slot(slot: Slot): number {
+    const known = this.#slots.get(slot.slot);
+    if (known !== undefined) return known;
+    const number = this.#slots.size;
+    if (number >= mostSlots) throw new RangeError("more than 4096 results in a plan");
+    this.#slots.set(slot.slot, number);
+    const waiting = this.#unused.get(slot.slot);
+    if (waiting !== undefined) this.words[waiting] = number;
+    return number;
+  }
+
+  get slotCount(): number {
+    return this.#slots.size;
+  }
+
+  /** Begins a record. @returns the index of its first word */
+  #begin(op: number, flags: number, field: string): number {
+    if (this.count >= mostSteps) throw new RangeError("more than 16384 steps in a plan");
+    const at = this.count++ * stepWords;
+    if (at + stepWords > this.words.length) {
+      const wider = new Uint32Array(new ArrayBuffer(this.words.byteLength * 2));
+      wider.set(this.words);
+      this.words = wider;
+    }
+    this.words[at] = op | (flags << 8);
+    this.words[at + 2] = none;
+    this.words[at + 3] = none;
+    this.words[at + 5] = this.text(field);
+    this.words[at + 6] = none;
+    return at;
+  }
+
+  #number(word: number, value: number | bigint): void {
+    if (typeof value === "number") {
+      if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is no integer that a call can take`);
+      this.words[word] = value >>> 0;
+      this.words[word + 1] = Math.floor(value / 0x100000000) >>> 0;
+    } else {
+      this.words[word] = Number(BigInt.asUintN(32, value));
+      this.words[word + 1] = Number(BigInt.asUintN(32, value >> 32n));
+    }
+  }
+
+  #arg(step: number, kind: number, show: number, value: number | bigint, layout = 0, length = 0): void {
+    const head = this.words[step] ?? 0;
+    const index = (head >>> 16) & 0xff;
+    this.words[step] = head + 0x10000;
+    const at = step + argWord + index * 4;
+    this.words[at] = kind | (show << 8) | (layout << 16);
+    this.words[at + 1] = length;
+    this.#number(at + 2, value);
+  }
+
+  #slotArg(step: number, slot: Slot | number, show = showInt): void {
+    if (typeof slot === "number") this.#arg(step, argNumber, show, slot);
+    else this.#arg(step, slot.half === undefined ? argSlot : argLow + slot.half, show, this.#slot(slot));
+  }
+
+  #result(word: number, slot: Slot): void {
+    if (slot.half !== undefined) throw new TypeError(`half a slot cannot be set: ${slot.name}`);
+    this.words[word] = this.#slot(slot);
+  }
+
+  #jump(word: number, label: Label): void {
+    this.#jumps.push([word, label]);
+  }
+
+  /** Steps that put slots into text; they come before the step that uses it. */
+  #format(parts: readonly (string | Slot)[], field: string): number {
+    let capacity = 1;
+    for (const part of parts) capacity += typeof part === "string" ? part.length * 3 : 20;
+    const buffer = this.#reserve(capacity);
+    for (let from = 0; from < parts.length || from === 0; from += 6) {
+      const at = this.#begin(opFormat, from === 0 ? 0 : more, field);
+      this.words[at + 1] = capacity;
+      this.words[at + 4] = buffer;
+      for (const part of parts.slice(from, from + 6)) {
+        if (typeof part === "string") this.#arg(at, argAddress, showText, this.text(part));
+        else this.#slotArg(at, part);
+      }
+    }
+    return buffer;
+  }
+
+  /** Writes a slot, or its address, into data. @param width bytes */
+  #store(place: number, width: number, slot: Slot, address: boolean, field: string): void {
+    const at = this.#begin(opStore, 0, field);
+    this.words[at + 1] = width;
+    this.words[at + 4] = place;
+    if (address) this.#arg(at, argSlotAddress, showInt, this.#slot(slot));
+    else this.#slotArg(at, slot);
+  }
+
+  #struct(value: { layout: LayoutName; fields: Readonly<Record<string, unknown>> }, field: string): number {
+    const layout = layoutOf(value.layout);
+    const at = this.#reserve(layout.size);
+    for (const name in value.fields) {
+      const place = layout.fields.find((each) => each.name === name);
+      if (place === undefined) throw new TypeError(`no field ${name} in struct ${value.layout}`);
+      const content = value.fields[name];
+      if (content !== undefined) this.#member(at + place.offset, place, content, field);
+    }
+    return at;
+  }
+
+  #member(at: number, place: Placed, content: unknown, field: string): void {
+    if (typeof content === "number" || typeof content === "bigint") {
+      if (place.size === 1) this.#view.setUint8(at, Number(content));
+      else if (place.size === 2) this.#view.setUint16(at, Number(content), true);
+      else if (place.size === 4) this.#view.setInt32(at, Number(content), true);
+      else this.#view.setBigInt64(at, BigInt.asIntN(64, BigInt(content)), true);
+      return;
+    }
+    if (place.type.startsWith("bytes")) {
+      const bytes = typeof content === "string" ? utf8.encode(content) : content;
+      if (!(bytes instanceof Uint8Array) || bytes.byteLength > place.size)
+        throw new RangeError(`${place.name} holds ${place.size} bytes`);
+      this.#bytes.set(bytes, at);
+      return;
+    }
+    if (isSlot(content)) {
+      this.#store(at, place.size, content, place.type === "ptr", field);
+      return;
+    }
+    if (place.type !== "ptr") throw new TypeError(`${place.name} is a number`);
+    this.#pointer(at, this.#target(content, field));
+  }
+
+  /** What a pointer points to. @returns its offset in the data */
+  #target(content: unknown, field: string): number {
+    if (typeof content === "string") return this.text(content);
+    if (content instanceof Uint8Array) return this.#raw(content);
+    if (isMemory(content)) return this.#memory(content);
+    if (isStruct(content)) return this.#struct(content, field);
+    throw new TypeError("something that a plan cannot point to");
+  }
+
+  #argument(value: unknown, show: number, field: string): Prepared {
+    if (value === null || value === undefined) return [argNumber, show, 0, 0, 0];
+    if (typeof value === "number" || typeof value === "bigint") return [argNumber, show, value, 0, 0];
+    if (typeof value === "string") return [argAddress, showText, this.text(value), 0, 0];
+    if (value instanceof Uint8Array)
+      return [argAddress, show === showOut ? showOut : showBytes, this.#raw(value), 0, value.byteLength];
+    if (Array.isArray(value)) return [argAddress, showStrv, this.#vector(value), 0, 0];
+    if (isSlot(value)) {
+      if (show === showOut) return [argSlotAddress, showOut, this.#slot(value), 0, 0];
+      return [value.half === undefined ? argSlot : argLow + value.half, show, this.#slot(value), 0, 0];
+    }
+    if (isMemory(value)) return [argAddress, showOut, this.#memory(value), 0, 0];
+    if (isStruct(value))
+      return [argAddress, showStruct, this.#struct(value, field), layoutNumbers.indexOf(value.layout), 0];
+    if (typeof value === "object" && "format" in value)
+      return [argAddress, showText, this.#format(value.format as readonly (string | Slot)[], field), 0, 0];
+    throw new TypeError("an argument that a plan cannot hold");
+  }
+
+  #shape(name: CallName): CallShape {
+    const known = this.#calls.get(name);
+    if (known !== undefined) return known;
+    const shape = { name: this.text(name), shows: calls[name].map(([, kind]) => showOfArgument(kind)) };
+    this.#calls.set(name, shape);
+    return shape;
+  }
+
+  #call(step: CallStep): void {
+    const shape = this.#shape(step.name);
+    if (step.args.length !== shape.shows.length)
+      throw new TypeError(`${step.name} takes ${shape.shows.length} arguments`);
+    if (step.tolerate.length > 8) throw new RangeError("more than 8 errnos tolerated");
+    const prepared = step.args.map((arg, index) => this.#argument(arg, shape.shows[index] ?? showInt, step.field));
+    const flags = (step.carryOn ? carryOn : 0) | (step.blame === "command" ? command : 0);
+    const at = this.#begin(opCall, flags, step.field);
+    this.words[at + 1] = nr[step.name];
+    this.words[at + 4] = shape.name;
+    this.words[at + 7] = step.retries;
+    if (step.says !== null) this.words[at + 6] = this.text(step.says);
+    if (step.orElse !== null) this.#jump(at + 3, step.orElse);
+    step.tolerate.forEach((errno, index) => {
+      const word = at + 10 + (index >> 1);
+      this.words[word] = (this.words[word] ?? 0) | (errno << (index & 1 ? 16 : 0));
+    });
+    this.words[at] = (this.words[at] ?? 0) | (step.tolerate.length << 24);
+    for (const [kind, show, value, layout, length] of prepared) this.#arg(at, kind, show, value, layout, length);
+    if (step.result === null) return;
+    const used = this.#slots.get(step.result.slot);
+    if (used !== undefined) this.words[at + 2] = used;
+    else this.#unused.set(step.result.slot, at + 2);
+  }
+
+  /** @returns the index of the record that stands for the step, or `none` */
+  step(step: Step): number {
+    switch (step.op) {
+      case "call":
+        this.#call(step);
+        return this.count - 1;
+      case "label":
+        this.#labels.set(step.label.label, this.count);
+        return none;
+      case "jump":
+        this.#jump(this.#begin(opJump, 0, step.field) + 3, step.to);
+        break;
+      case "branch": {
+        const at = this.#begin(opBranch, 0, step.field);
+        this.words[at + 1] = compares.indexOf(step.compare);
+        this.#slotArg(at, step.slot);
+        this.#number(at + 8, step.value);
+        this.#jump(at + 3, step.to);
+        break;
+      }
+      case "set": {
+        const at = this.#begin(opSet, 0, step.field);
+        this.#result(at + 2, step.slot);
+        this.#number(at + 8, step.value);
+        break;
+      }
+      case "store":
+      case "load": {
+        if (step.offset < 0 || step.offset + 4 > step.memory.size)
+          throw new RangeError(`${step.memory.name} holds ${step.memory.size} bytes`);
+        const place = this.#memory(step.memory) + step.offset;
+        if (step.op === "store") {
+          this.#store(place, 4, step.slot, false, step.field);
+        } else {
+          const at = this.#begin(opLoad, 0, step.field);
+          this.words[at + 4] = place;
+          this.#result(at + 2, step.slot);
+        }
+        break;
+      }
+      default:
+        this.#control(step);
+    }
+    return this.count - 1;
+  }
+
+  #control(
+    step: Exclude<Step, CallStep | { op: "label" | "jump" | "branch" | "set" | "store" | "load" | "call" }>,
+  ): void {
+    switch (step.op) {
+      case "onFailure": {
+        const at = this.#begin(opOnFailure, 0, step.field);
+        this.#result(at + 2, step.code);
+        this.#jump(at + 3, step.to);
+        break;
+      }
+      case "reportTo":
+        this.#slotArg(this.#begin(opReportTo, 0, step.field), step.socket);
+        break;
+      case "await":
+        this.#slotArg(this.#begin(opAwait, 0, step.field), step.socket);
+        break;
+      case "fail": {
+        const at = this.#begin(opFail, step.blame === "command" ? command : 0, step.field);
+        this.words[at + 6] = this.text(step.says);
+        this.#number(at + 8, step.errno);
+        break;
+      }
+      case "takeSignals":
+        this.#begin(opTakeSignals, 0, step.field);
+        break;
+      case "giveSignals":
+        this.#begin(opGiveSignals, 0, step.field);
+        break;
+      case "supervise": {
+        const at = this.#begin(opSupervise, step.interactive ? more : 0, step.field);
+        this.#slotArg(at, step.pid);
+        this.#slotArg(at, step.pidfd ?? -1);
+        this.#slotArg(at, step.terminal ?? -1);
+        this.#result(at + 2, step.code);
+        break;
+      }
+      case "remove": {
+        const at = this.#begin(opRemove, 0, step.field);
+        this.words[at + 4] = this.text(step.name);
+        this.#slotArg(at, step.dirfd);
+        break;
+      }
+      case "exit":
+        this.#slotArg(this.#begin(opExit, 0, step.field), step.code);
+        break;
+    }
+  }
+
+  finish(fault: Fault | undefined): Uint8Array<ArrayBuffer> {
+    this.#arg(this.#begin(opExit, 0, ""), argNumber, showInt, 125);
+    for (const [word, label] of this.#jumps) {
+      const target = this.#labels.get(label.label);
+      if (target === undefined) throw new TypeError(`the label ${label.name} is jumped to and nowhere placed`);
+      this.words[word] = target;
+    }
+    this.relocations.sort((a, b) => a - b);
+    const dataAt = headerSize + this.count * stepWords * 4;
+    const dataSize = ((this.#used + 7) & ~7) + 8;
+    const relocationsAt = dataAt + dataSize;
+    const size = relocationsAt + this.relocations.length * 4;
+    if (size > mostBytes) throw new RangeError("the plan is too large");
+    const image = new Uint8Array(new ArrayBuffer(size));
+    image.set(this.#bytes.subarray(0, this.#used), dataAt);
+    const words = new Uint32Array(image.buffer);
+    words.set(this.words.subarray(0, this.count * stepWords), headerSize / 4);
+    words.set(this.relocations, relocationsAt / 4);
+    const failing = fault === undefined ? none : this.faultAt;
+    words.set([0x5042434f, 1, size, this.count, dataAt, dataSize, relocationsAt, this.relocations.length]);
+    words.set([this.slotCount, failing, fault?.errno ?? 0, 0], 8);
+    return image;
+  }
+}
+
+type Prepared = readonly [kind: number, show: number, value: number | bigint, layout: number, length: number];
+
+function showOfArgument(kind: Kind): number {
+  switch (kind) {
+    case "path":
+    case "str":
+      return showText;
+    case "strv":
+      return showStrv;
+    case "struct":
+      return showStruct;
+    case "in":
+      return showBytes;
+    default:
+      return showOf(kind);
   }
 }
 
@@ -130,437 +522,30 @@ function isSlot(value: unknown): value is Slot {
   return typeof value === "object" && value !== null && "slot" in value;
 }
 
-function slotsOf(value: unknown, found: (slot: number) => void): void {
-  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return;
-  if ("slot" in value) found((value as Slot).slot);
-  else if ("format" in value) for (const part of (value as Formatted<Slot>).format) slotsOf(part, found);
-  else if ("fields" in value) {
-    const fields = (value as Struct<Slot>).fields;
-    for (const name in fields) slotsOf(fields[name], found);
-  }
+function isMemory(value: unknown): value is { memory: number; size: number } {
+  return typeof value === "object" && value !== null && "memory" in value;
 }
 
-/** The slots that some step reads: only these get room. */
-function usedSlots(steps: readonly Step[]): Map<number, number> {
-  const used = new Map<number, number>();
-  const use = (slot: number): void => {
-    if (!used.has(slot)) used.set(slot, used.size);
-  };
-  for (const step of steps) {
-    switch (step.op) {
-      case "call":
-        for (const arg of step.args) slotsOf(arg, use);
-        break;
-      case "branch":
-      case "set":
-      case "store":
-      case "load":
-        use(step.slot.slot);
-        break;
-      case "onFailure":
-        use(step.code.slot);
-        break;
-      case "reportTo":
-      case "await":
-        use(step.socket.slot);
-        break;
-      case "supervise":
-        use(step.code.slot);
-        use(step.pid.slot);
-        if (step.pidfd !== null) use(step.pidfd.slot);
-        if (step.terminal !== null) use(step.terminal.slot);
-        break;
-      case "remove":
-        if (isSlot(step.dirfd)) use(step.dirfd.slot);
-        break;
-      case "exit":
-        if (isSlot(step.code)) use(step.code.slot);
-        break;
-      case "label":
-      case "jump":
-      case "fail":
-      case "takeSignals":
-      case "giveSignals":
-        break;
-      default:
-        step satisfies never;
-    }
-  }
-  return used;
+function isStruct(value: unknown): value is { layout: LayoutName; fields: Readonly<Record<string, unknown>> } {
+  return typeof value === "object" && value !== null && "layout" in value;
 }
-
-/** How many records a step becomes: its own, and one before it for each text with slots and each slot in a structure. */
-function recordsOf(step: Step): number {
-  if (step.op === "label") return 0;
-  if (step.op !== "call") return 1;
-  let count = 1;
-  for (const arg of step.args) {
-    if (typeof arg !== "object" || arg === null) continue;
-    if ("format" in arg) count++;
-    else if ("fields" in arg) count += slotFields(arg as Struct<Slot>);
-  }
-  return count;
-}
-
-function slotFields(struct: Struct<Slot>): number {
-  let count = 0;
-  for (const name in struct.fields) {
-    const field = struct.fields[name];
-    if (isSlot(field)) count++;
-    else if (typeof field === "object" && field !== null && "fields" in field) count += slotFields(field as Struct<Slot>);
-  }
-  return count;
-}
-
-class Encoder {
-  readonly image = new Image();
-  readonly slots: Map<number, number>;
-  readonly slotBase: number;
-  readonly labels = new Map<number, number>();
-  readonly memories = new Map<number, number>();
-  readonly words = new Map<string, number>();
-  readonly vectors = new Map<readonly string[], number>();
-  record = 0;
-
-  constructor(
-    readonly steps: readonly Step[],
-    readonly options: EncodeOptions,
-  ) {
-    this.slots = usedSlots(steps);
-    let records = 0;
-    for (const step of steps) {
-      if (step.op === "label") this.labels.set(step.label.label, records);
-      records += recordsOf(step);
-    }
-    if (records > mostSteps) throw new PlanError(`a plan of ${records} steps`);
-    this.image.reserve(headerSize);
-    this.image.reserve(records * stepSize);
-    this.slotBase = this.image.reserve(this.slots.size * 8);
-    this.image.texts.clear();
-  }
-
-  label(label: Label): number {
-    const place = this.labels.get(label.label);
-    if (place === undefined) throw new PlanError(`the label ${label.name} is nowhere in the plan`);
-    return place;
-  }
-
-  memory(memory: Memory): number {
-    let place = this.memories.get(memory.memory);
-    if (place === undefined) {
-      place = this.image.reserve(memory.size);
-      if (memory.initial !== undefined) this.image.bytes.set(memory.initial, place);
-      this.memories.set(memory.memory, place);
-    }
-    return place;
-  }
-
-  slot(slot: Slot): number {
-    const index = this.slots.get(slot.slot);
-    if (index === undefined) throw new PlanError(`the slot ${slot.name} has no place`);
-    return index;
-  }
-
-  /** The head of the next record; returns its offset. */
-  begin(op: keyof typeof opCodes, step: Step, name: string): number {
-    const at = headerSize + this.record++ * stepSize;
-    const { image } = this;
-    // Texts first: the image may move when it grows, and a view taken before would be of the old one.
-    const nameAt = image.text(name);
-    const fieldAt = step.field === "" ? none : image.text(step.field);
-    const { view } = image;
-    view.setUint8(at, opCodes[op]);
-    view.setUint32(at + 8, nameAt, true);
-    view.setUint32(at + 12, fieldAt, true);
-    view.setUint32(at + 16, none, true);
-    view.setUint32(at + 20, none, true);
-    view.setUint32(at + 24, none, true);
-    return at;
-  }
-
-  argument(at: number, index: number, kind: number, value: number | bigint): void {
-    const { view } = this.image;
-    view.setUint8(at + 44 + index, kind);
-    if (typeof value === "bigint") view.setBigInt64(at + 80 + index * 8, value, true);
-    else if (value >= 0 && value <= none) view.setUint32(at + 80 + index * 8, value, true);
-    else view.setBigInt64(at + 80 + index * 8, BigInt(value), true);
-  }
-
-  slotArgument(at: number, index: number, slot: Slot): void {
-    this.argument(at, index, slot.half === undefined ? kindSlot : kindSlot + 1 + slot.half, this.slot(slot));
-  }
-
-  result(at: number, slot: Slot): void {
-    this.image.view.setUint32(at + 20, this.slot(slot), true);
-  }
-
-  /** Text with slots: a record that writes it into memory just before it is used. @returns the memory's offset */
-  format(step: Step, formatted: Formatted<Slot>): number {
-    const { image } = this;
-    const parts = image.reserve(formatted.format.length * 8);
-    let capacity = 1;
-    formatted.format.forEach((part, index) => {
-      const place = parts + index * 8;
-      if (typeof part === "string") {
-        const text = image.text(part);
-        image.view.setUint32(place, partText, true);
-        image.view.setUint32(place + 4, text, true);
-        capacity += Buffer.byteLength(part);
-      } else {
-        image.view.setUint32(place, part.half === undefined ? kindSlot : kindSlot + 1 + part.half, true);
-        image.view.setUint32(place + 4, this.slot(part), true);
-        capacity += 20;
-      }
-    });
-    const buffer = image.reserve(capacity);
-    const at = this.begin("format", step, "format");
-    this.argument(at, 0, kindAddress, buffer);
-    this.argument(at, 1, kindImmediate, capacity);
-    this.argument(at, 2, kindAddress, parts);
-    this.argument(at, 3, kindImmediate, formatted.format.length);
-    return buffer;
-  }
-
-  structure(step: Step, value: Struct<Slot>): number {
-    const { image } = this;
-    const layout = layoutOf(value.layout);
-    const base = image.reserve(layout.size);
-    for (const place of layout.fields) {
-      const field = value.fields[place.name];
-      if (field === undefined) continue;
-      const at = base + place.offset;
-      if (typeof field === "number" || typeof field === "bigint") {
-        if (place.size === 8) image.view.setBigInt64(at, BigInt(field), true);
-        else if (place.size === 4) image.view.setInt32(at, Number(field), true);
-        else if (place.size === 2) image.view.setUint16(at, Number(field), true);
-        else image.view.setUint8(at, Number(field));
-      } else if (isSlot(field)) {
-        const store = this.begin("store", step, "store");
-        image.view.setUint32(store + 4, place.size, true);
-        this.argument(store, 0, kindAddress, at);
-        this.slotArgument(store, 1, field);
-      } else if (place.type === "ptr") {
-        image.point(at, this.target(step, field));
-      } else if (place.type.startsWith("bytes")) {
-        const bytes = typeof field === "string" ? encoder.encode(field) : field;
-        if (!(bytes instanceof Uint8Array) || bytes.byteLength > place.size)
-          throw new PlanError(`${value.layout}.${place.name} is too long`);
-        image.bytes.set(bytes, at);
-      } else throw new PlanError(`${value.layout}.${place.name} cannot be that`);
-    }
-    return base;
-  }
-
-  /** What a pointer in a structure points to. */
-  target(step: Step, field: string | Uint8Array | Memory | Struct<Slot>): number {
-    if (typeof field === "string") return this.image.text(field);
-    if (field instanceof Uint8Array) return this.image.put(field);
-    if ("memory" in field) return this.memory(field);
-    return this.structure(step, field);
-  }
-
-  /** The same list is written once, however many calls take it: execve for each directory of PATH. */
-  vector(items: readonly string[]): number {
-    const known = this.vectors.get(items);
-    if (known !== undefined) return known;
-    const { image } = this;
-    const base = image.reserve((items.length + 1) * 8);
-    items.forEach((item, index) => {
-      image.point(base + index * 8, image.text(item));
-    });
-    this.vectors.set(items, base);
-    return base;
-  }
-
-  /** An argument of a call: its kind and value. Records that must come before the call's are written here. */
-  resolve(step: CallStep, value: unknown): readonly [kind: number, value: number | bigint] {
-    if (typeof value === "number" || typeof value === "bigint") return [kindImmediate, value];
-    if (value === null || value === undefined) return [kindImmediate, 0];
-    if (typeof value === "string") return [kindAddress, this.image.text(value)];
-    if (value instanceof Uint8Array) return [kindAddress, this.image.put(value)];
-    if (Array.isArray(value)) return [kindAddress, this.vector(value as string[])];
-    if (isSlot(value)) return [value.half === undefined ? kindSlot : kindSlot + 1 + value.half, this.slot(value)];
-    if (typeof value === "object") {
-      if ("memory" in value) return [kindAddress, this.memory(value as Memory)];
-      if ("format" in value) return [kindAddress, this.format(step, value as Formatted<Slot>)];
-      if ("fields" in value) return [kindAddress, this.structure(step, value as Struct<Slot>)];
-    }
-    throw new PlanError(`an argument of ${step.name} that no plan can hold`);
-  }
-
-  /** Words for an argument that init cannot show by itself: flags and structures. */
-  wordsFor(kind: Kind, value: unknown): number {
-    if (typeof value !== "number" && typeof value !== "bigint") return this.image.text(showArg(kind, value));
-    const key = `${kind} ${value}`;
-    let place = this.words.get(key);
-    if (place === undefined) {
-      place = this.image.text(showArg(kind, value));
-      this.words.set(key, place);
-    }
-    return place;
-  }
-
-  call(step: CallStep): void {
-    const table: readonly (readonly [string, Kind])[] = calls[step.name as CallName];
-    if (table.length !== step.args.length) throw new PlanError(`${step.name} takes ${table.length} arguments`);
-    const values = step.args.map((arg) => this.resolve(step, arg));
-    const says = step.says === null ? none : this.image.text(step.says);
-    const words = values.map((_, index) => this.shown(step, index, (table[index] as readonly [string, Kind])[1]));
-    const at = this.begin("call", step, step.name);
-    const { view } = this.image;
-    view.setUint8(at + 1, values.length);
-    view.setUint8(at + 2, step.carryOn ? 1 : 0);
-    view.setUint8(at + 3, step.blame === "command" ? 1 : 0);
-    view.setUint32(at + 4, nr[step.name], true);
-    view.setUint32(at + 16, says, true);
-    if (step.result !== null && this.slots.has(step.result.slot)) this.result(at, step.result);
-    if (step.orElse !== null) view.setUint32(at + 24, this.label(step.orElse), true);
-    view.setUint16(at + 28, step.retries, true);
-    if (step.tolerate.length > 6) throw new PlanError(`${step.name} tolerates more than six errnos`);
-    view.setUint16(at + 30, step.tolerate.length, true);
-    step.tolerate.forEach((errno, index) => {
-      view.setUint16(at + 32 + index * 2, errno, true);
-    });
-    for (let index = 0; index < values.length; index++) {
-      const [kind, value] = values[index] as readonly [number, number | bigint];
-      this.argument(at, index, kind, value);
-      const show = words[index] as number;
-      // Below 16 a way of showing, above it the place of words.
-      view.setUint8(at + 50 + index, show < 16 ? show : showWords);
-      if (show >= 16) view.setUint32(at + 56 + index * 4, show, true);
-    }
-  }
-
-  /** How an argument is shown: a number's way, or words made now for flags and structures. */
-  shown(step: CallStep, index: number, kind: Kind): number {
-    const arg = step.args[index];
-    const show = shows[kind];
-    // Bytes and structures are not text; a slot's number is known only at run time.
-    if (isSlot(arg)) return show ?? 0;
-    if (show === 3 && typeof arg === "object" && arg !== null && !("format" in arg)) return this.wordsFor(kind, arg);
-    return show ?? this.wordsFor(kind, arg);
-  }
-
-  other(step: Exclude<Step, CallStep>): void {
-    if (step.op === "label") return;
-    // Text and memory first, as in begin().
-    const says =
-      step.op === "fail" ? this.image.text(step.says) : step.op === "remove" ? this.image.text(`cannot remove "${step.name}"`) : none;
-    const name = step.op === "remove" ? this.image.text(step.name) : 0;
-    const memory = step.op === "store" || step.op === "load" ? this.memory(step.memory) : 0;
-    const at = this.begin(step.op, step, step.op);
-    const { view } = this.image;
-    view.setUint32(at + 16, says, true);
-    switch (step.op) {
-      case "jump":
-        view.setUint32(at + 24, this.label(step.to), true);
-        break;
-      case "branch":
-        view.setUint32(at + 4, compares[step.compare], true);
-        view.setUint32(at + 24, this.label(step.to), true);
-        this.slotArgument(at, 0, step.slot);
-        this.argument(at, 1, kindImmediate, step.value);
-        break;
-      case "set":
-        this.result(at, step.slot);
-        this.argument(at, 0, kindImmediate, step.value);
-        break;
-      case "store":
-      case "load":
-        if (step.offset < 0 || step.offset + 4 > step.memory.size) throw new PlanError(`${step.op} outside of memory`);
-        view.setUint32(at + 4, 4, true);
-        this.argument(at, 0, kindAddress, memory + step.offset);
-        if (step.op === "store") this.slotArgument(at, 1, step.slot);
-        else this.result(at, step.slot);
-        break;
-      case "onFailure":
-        view.setUint32(at + 24, this.label(step.to), true);
-        this.result(at, step.code);
-        break;
-      case "reportTo":
-      case "await":
-        this.slotArgument(at, 0, step.socket);
-        break;
-      case "fail":
-        view.setUint8(at + 3, step.blame === "command" ? 1 : 0);
-        this.argument(at, 0, kindImmediate, step.errno);
-        break;
-      case "supervise":
-        this.result(at, step.code);
-        this.slotArgument(at, 0, step.pid);
-        if (step.pidfd === null) this.argument(at, 1, kindImmediate, -1);
-        else this.slotArgument(at, 1, step.pidfd);
-        if (step.terminal === null) this.argument(at, 2, kindImmediate, -1);
-        else this.slotArgument(at, 2, step.terminal);
-        this.argument(at, 3, kindImmediate, step.interactive ? 1 : 0);
-        break;
-      case "remove":
-        view.setUint8(at + 2, 1);
-        if (isSlot(step.dirfd)) this.slotArgument(at, 0, step.dirfd);
-        else this.argument(at, 0, kindImmediate, step.dirfd);
-        this.argument(at, 1, kindAddress, name);
-        break;
-      case "exit":
-        if (isSlot(step.code)) this.slotArgument(at, 0, step.code);
-        else this.argument(at, 0, kindImmediate, step.code);
-        break;
-      case "takeSignals":
-      case "giveSignals":
-        break;
-      default:
-        step satisfies never;
-    }
-  }
-}
-
-const magic = 0x5049434f;
-const version = 1;
 
 /**
- * The image of a plan, ready for a memfd.
- * @throws PlanError for text with a NUL or over 128 KiB, a missing label, more than 32,768 steps, or a fault that names
- * no call
+ * The image of a plan, for init to run.
+ * @throws TypeError, RangeError for what no plan can hold: a NUL in text, text over 1 MiB, a label that is not placed
  */
-export function encodePlan(steps: readonly Step[], options: EncodeOptions = {}): Uint8Array<ArrayBuffer> {
-  const encoding = new Encoder(steps, options);
-  let fault = none;
-  const { image } = encoding;
-  const prefix = image.text(options.prefix ?? "ocibox: cannot start the container: ");
+export function encodePlan(
+  plan: { readonly steps: readonly Step[] } | readonly Step[],
+  options?: { readonly fault?: Fault },
+): Uint8Array<ArrayBuffer> {
+  const steps = "steps" in plan ? plan.steps : plan;
+  const encoder = new Encoder(steps.length);
+  const fault = options?.fault;
   for (let index = 0; index < steps.length; index++) {
-    const step = steps[index] as Step;
-    if (step.op === "call") {
-      encoding.call(step);
-      if (options.fault?.step === index) fault = encoding.record - 1;
-    } else encoding.other(step);
+    const step = steps[index];
+    if (step === undefined) continue;
+    const record = encoder.step(step);
+    if (fault?.step === index) encoder.faultAt = record;
   }
-  if (options.fault !== undefined && fault === none)
-    throw new PlanError(`step ${options.fault.step} is not a call of this plan, which has ${steps.length} steps`);
-  const relocs = image.reserve(image.relocs.length * 4);
-  image.relocs.forEach((word, index) => {
-    image.view.setUint32(relocs + index * 4, word, true);
-  });
-  const size = image.reserve(8) + 8;
-  const head = [
-    magic,
-    version,
-    size,
-    encoding.record,
-    headerSize,
-    encoding.slots.size,
-    encoding.slotBase,
-    image.relocs.length / 2,
-    relocs,
-    fault,
-    options.fault?.errno ?? 0,
-    prefix,
-  ];
-  head.forEach((word, index) => {
-    image.view.setUint32(index * 4, word, true);
-  });
-  return image.bytes.subarray(0, size);
-}
-
-/** Whether a step can be made to fail by `fault`. */
-export function canFail(step: Step): boolean {
-  return step.op === "call";
+  return encoder.finish(fault);
 }

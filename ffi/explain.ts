@@ -1,66 +1,129 @@
-/** A plan in strace's notation: what `ocibox run --explain` prints. */
+/** A plan in strace's notation, for people: `ocibox run --explain`. */
+
+import { errnoName } from "./errno.ts";
 import type { Slot, Step } from "./plan.ts";
-import { showArg, showCall, showErrno } from "./show.ts";
+import { showArg, showCall } from "./show.ts";
 
-function slotName(slot: Slot): string {
-  return slot.name;
-}
+/** Names that tell the slots of a plan apart: the second fsmount is `fsmount#2`. */
+class Names {
+  readonly #names = new Map<number, string>();
+  readonly #seen = new Map<string, number>();
 
-function text(step: Step): string {
-  switch (step.op) {
-    case "call": {
-      const tolerated = step.tolerate.map(showErrno);
-      const then = step.orElse === null ? "" : `, else to [${step.orElse.name}]`;
-      const notes = [
-        ...(tolerated.length > 0 ? [`may fail: ${tolerated.join(", ")}${then}`] : []),
-        ...(step.carryOn ? ["a failure is only said"] : []),
-        ...(step.retries > 0 ? [`tried for ${step.retries} ms`] : []),
-      ];
-      return `${showCall(step.name, step.args)}${notes.length > 0 ? `  (${notes.join("; ")})` : ""}`;
+  of(slot: Slot): string {
+    let name = this.#names.get(slot.slot);
+    if (name === undefined) {
+      const base = slot.half === undefined ? slot.name : slot.name.replace(/\[[01]\]$/, "");
+      const count = (this.#seen.get(base) ?? 0) + 1;
+      this.#seen.set(base, count);
+      name = count === 1 ? base : `${base}#${count}`;
+      this.#names.set(slot.slot, name);
     }
-    case "label":
-      return `[${step.label.name}]`;
-    case "jump":
-      return `go to [${step.to.name}]`;
-    case "branch":
-      return `if ${slotName(step.slot)} ${step.compare} ${step.value} go to [${step.to.name}]`;
-    case "set":
-      return `${slotName(step.slot)} = ${step.value}`;
-    case "store":
-      return `${step.memory.name}[${step.offset}] = ${slotName(step.slot)}`;
-    case "load":
-      return `${slotName(step.slot)} = ${step.memory.name}[${step.offset}]`;
-    case "onFailure":
-      return `from here on a failure leads to [${step.to.name}]`;
-    case "reportTo":
-      return `from here on a failure is told to the parent by ${slotName(step.socket)}`;
-    case "await":
-      return `wait for the child's execve, or its failure, on ${slotName(step.socket)}`;
-    case "fail":
-      return `fail: ${step.says}`;
-    case "takeSignals":
-      return "block all signals, with their default actions";
-    case "giveSignals":
-      return "unblock all signals";
-    case "supervise":
-      return `wait for ${slotName(step.pid)}, forward signals${step.terminal === null ? "" : ", copy the terminal"}; ${slotName(step.code)} = its exit code`;
-    case "remove":
-      return `remove the tree ${showArg("path", step.name)} in ${typeof step.dirfd === "number" ? step.dirfd : slotName(step.dirfd)}`;
-    case "exit":
-      return `exit ${typeof step.code === "number" ? step.code : slotName(step.code)}`;
-    default:
-      return step satisfies never;
+    return slot.half === undefined ? name : `${name}[${slot.half}]`;
+  }
+
+  /** The same value with every slot in it under its own name. */
+  within(value: unknown): unknown {
+    if (typeof value !== "object" || value === null || value instanceof Uint8Array || Array.isArray(value))
+      return value;
+    if ("slot" in value) return { name: this.of(value as Slot) };
+    if ("format" in value) {
+      return { format: (value.format as readonly unknown[]).map((part) => this.within(part)) };
+    }
+    if ("layout" in value && "fields" in value) {
+      const fields: Record<string, unknown> = {};
+      const source = value.fields as Record<string, unknown>;
+      for (const name in source) fields[name] = this.within(source[name]);
+      return { layout: value.layout, fields };
+    }
+    return value;
   }
 }
 
-/** One step a line: its number, the call, and behind it the field that asked for it. */
+function used(steps: readonly Step[]): ReadonlySet<number> {
+  const slots = new Set<number>();
+  const look = (value: unknown): void => {
+    if (typeof value !== "object" || value === null || value instanceof Uint8Array) return;
+    if ("slot" in value && typeof value.slot === "number") slots.add(value.slot);
+    else for (const each of Object.values(value)) look(each);
+  };
+  for (const step of steps) {
+    for (const [key, value] of Object.entries(step)) if (key !== "result") look(value);
+  }
+  return slots;
+}
+
+function conditions(step: Step & { op: "call" }): string {
+  const notes: string[] = [];
+  const errnos = step.tolerate.map((errno) => errnoName(errno) ?? String(errno)).join(", ");
+  if (step.orElse !== null) notes.push(`on ${errnos} goto ${step.orElse.name}`);
+  else if (errnos !== "") notes.push(`${errnos} is fine`);
+  if (step.carryOn) notes.push("else carry on");
+  if (step.retries > 0) notes.push(`up to ${step.retries} retries`);
+  return notes.length === 0 ? "" : `; ${notes.join(", ")}`;
+}
+
+function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: ReadonlySet<number>): string {
+  switch (step.op) {
+    case "call": {
+      const shown = showCall(
+        step.name,
+        step.args.map((arg) => names.within(arg)),
+      );
+      const result = step.result !== null && wanted.has(step.result.slot) ? ` = ${names.of(step.result)}` : "";
+      return `${shown}${result}${conditions(step)}`;
+    }
+    case "jump":
+      return `goto ${step.to.name}`;
+    case "branch":
+      return `if ${names.of(step.slot)} ${step.compare} ${step.value} goto ${step.to.name}`;
+    case "set":
+      return `${names.of(step.slot)} = ${step.value}`;
+    case "store":
+      return `${step.memory.name}+${step.offset} = ${names.of(step.slot)}`;
+    case "load":
+      return `${names.of(step.slot)} = ${step.memory.name}+${step.offset}`;
+    case "onFailure":
+      return `on failure: print it, set ${names.of(step.code)}, goto ${step.to.name}`;
+    case "reportTo":
+      return `on failure: report it to ${names.of(step.socket)} and exit`;
+    case "await":
+      return `await the child's word on ${names.of(step.socket)}`;
+    case "fail":
+      return `fail with ${errnoName(step.errno) ?? step.errno}: ${step.says}`;
+    case "takeSignals":
+      return "block all signals, reset their handlers";
+    case "giveSignals":
+      return "unblock all signals";
+    case "supervise": {
+      const terminal = step.terminal === null ? "" : `, terminal ${names.of(step.terminal)}`;
+      return `supervise ${names.of(step.pid)}${terminal}${step.interactive ? ", interactive" : ""} = ${names.of(step.code)}`;
+    }
+    case "remove":
+      return `remove ${showArg("str", step.name)} in ${typeof step.dirfd === "number" ? showArg("dirfd", step.dirfd) : names.of(step.dirfd)}`;
+    case "exit":
+      return `exit ${typeof step.code === "number" ? step.code : names.of(step.code)}`;
+  }
+}
+
+/** The plan as text, a step a line, labels at the margin, what asked for each step behind it. */
 export function explain(steps: readonly Step[]): string {
-  const width = String(steps.length).length;
-  return steps
-    .map((step, index) => {
-      const field = step.field === "" || step.op === "label" ? "" : `  # ${step.field}`;
-      const line = step.op === "label" ? text(step) : `${String(index).padStart(width)}  ${text(step)}${field}`;
-      return line;
-    })
-    .join("\n");
+  const names = new Names();
+  const wanted = used(steps);
+  const forks = new Set<number>();
+  const children = new Set<number>();
+  for (const step of steps) {
+    if (step.op === "call" && step.name === "clone3" && step.result !== null) forks.add(step.result.slot);
+    if (step.op === "branch" && forks.has(step.slot.slot) && step.compare === "==" && step.value === 0)
+      children.add(step.to.label);
+  }
+  const lines: string[] = [];
+  for (const step of steps) {
+    if (step.op === "label") {
+      lines.push("", `${step.label.name}:${children.has(step.label.label) ? "  # the new process" : ""}`);
+      continue;
+    }
+    const text = `  ${words(step, names, wanted)}`;
+    lines.push(step.field === "" ? text : `${text}  # ${step.field}`);
+  }
+  return `${lines.join("\n")}\n`;
 }

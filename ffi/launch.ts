@@ -1,66 +1,83 @@
-/** Starting init: the binary and the plan each in a sealed memfd, and this process replaced by the first. */
-import { F, F_SEAL, MFD } from "./constants.ts";
+/** Starts init on a plan: from sealed memory, so that nothing in a container can reach a file of ours through it. */
+import { AT, F, F_SEAL, MFD } from "./constants.ts";
 import { attempt, direct, SyscallError } from "./direct.ts";
+import { errnoOf } from "./errno.ts";
 import { OwnedFd } from "./fd.ts";
 import { initBinary } from "./init/blob.gen.ts";
 
 const seals = F_SEAL.F_SEAL_SEAL | F_SEAL.F_SEAL_SHRINK | F_SEAL.F_SEAL_GROW | F_SEAL.F_SEAL_WRITE;
 
-function writeAll(fd: number, bytes: Uint8Array): void {
-  for (let at = 0; at < bytes.byteLength; ) at += direct.write(fd, bytes.subarray(at), bytes.byteLength - at);
+/** This machine cannot run init. */
+export class LaunchError extends Error {
+  override readonly name = "LaunchError";
 }
 
-/** Bytes in a memfd that nobody can change any more. Memory is not given back until the last descriptor is closed. */
-function sealed(name: string, bytes: Uint8Array, flags: number): OwnedFd {
-  const fd = new OwnedFd(direct.memfd_create(name, flags | MFD.MFD_ALLOW_SEALING));
-  try {
-    writeAll(fd.fd, bytes);
-    direct.fcntl(fd.fd, F.F_ADD_SEALS, seals);
-    return fd;
-  } catch (error) {
-    fd[Symbol.dispose]();
-    throw error;
+function fill(fd: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.byteLength; ) {
+    // A copy of the rest: pwrite64 takes a whole array.
+    const rest = done === 0 ? bytes : bytes.slice(done);
+    done += direct.pwrite64(fd, rest, rest.byteLength, done);
   }
+  direct.fcntl(fd, F.F_ADD_SEALS, seals);
 }
 
 /**
- * The init program, executable. Whatever a container does to its /proc/self/exe, this is what it finds.
- * @throws Error where the kernel forbids executable memory files (vm.memfd_noexec=2), or this machine has no init
+ * init's program in a sealed memfd, closed on exec.
+ * @throws LaunchError where this machine is not one init was built for, or vm.memfd_noexec is 2
  */
 export function createInit(): OwnedFd {
   const text = initBinary[process.arch === "arm64" ? "arm64" : "x64"];
-  if (text === null) throw new Error(`this ocibox was built without an init for ${process.arch}`);
-  const bytes = Uint8Array.fromBase64(text);
-  try {
-    return sealed("ocibox-init", bytes, MFD.MFD_CLOEXEC | MFD.MFD_EXEC);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.call !== "memfd_create") throw error;
-    if (error.code === "EACCES")
-      throw new Error("this system forbids executable memory files, which ocibox starts containers from; set vm.memfd_noexec=1 with sysctl");
-    // Before Linux 6.3 there is no MFD_EXEC, and every memfd may be executed.
-    if (error.code !== "EINVAL") throw error;
-    return sealed("ocibox-init", bytes, MFD.MFD_CLOEXEC);
-  }
+  if (text === null) throw new LaunchError(`this ocibox was built without init for ${process.arch}`);
+  const flags = MFD.MFD_CLOEXEC | MFD.MFD_ALLOW_SEALING;
+  let fd = attempt("memfd_create", "ocibox-init", flags | MFD.MFD_EXEC);
+  // Linux before 6.3 does not know MFD_EXEC: every memfd is executable there.
+  if (fd === -errnoOf("EINVAL")) fd = attempt("memfd_create", "ocibox-init", flags);
+  if (fd === -errnoOf("EACCES"))
+    throw new LaunchError("programs in memory are forbidden here (vm.memfd_noexec is 2): set it to 1 or 0 with sysctl");
+  if (fd < 0) throw new SyscallError("memfd_create", ["ocibox-init", flags], -fd);
+  const memory = new OwnedFd(fd);
+  fill(fd, Uint8Array.fromBase64(text));
+  return memory;
 }
 
-/** The plan's image; stays open across execve, for init to read. */
-export function createPlan(image: Uint8Array): OwnedFd {
-  const flags = MFD.MFD_NOEXEC_SEAL;
-  try {
-    return sealed("ocibox-plan", image, flags);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.code !== "EINVAL") throw error;
-    return sealed("ocibox-plan", image, 0);
-  }
+/** A plan's image in a sealed memfd that init inherits. @throws SyscallError */
+export function createPlan(image: Uint8Array<ArrayBuffer>): OwnedFd {
+  const flags = MFD.MFD_ALLOW_SEALING;
+  // MFD_NOEXEC_SEAL is refused before 6.3.
+  let fd = attempt("memfd_create", "ocibox-plan", flags | MFD.MFD_NOEXEC_SEAL);
+  if (fd === -errnoOf("EINVAL")) fd = attempt("memfd_create", "ocibox-plan", flags);
+  if (fd < 0) throw new SyscallError("memfd_create", ["ocibox-plan", flags], -fd);
+  const memory = new OwnedFd(fd);
+  fill(fd, image);
+  return memory;
 }
 
 /**
- * Replaces this process by init, which runs the plan; descriptors without CLOEXEC go along.
- * @throws SyscallError where the kernel refuses; all is as it was then
+ * Becomes init, with an empty environment; descriptors that are not closed on exec are kept.
+ * @throws LaunchError, SyscallError where that fails: then nothing has changed
  */
-export function execInit(image: Uint8Array): never {
+export function execInit(image: Uint8Array<ArrayBuffer>, options?: { readonly argv0?: string }): never {
   using init = createInit();
   using plan = createPlan(image);
-  const result = attempt("execveat", init.fd, "", ["ocibox", String(plan.fd)], [], 0x1000);
-  throw new SyscallError("execveat", [init.fd, "", ["ocibox", String(plan.fd)], [], 0x1000], -result);
+  const argv = [options?.argv0 ?? "ocibox-init", String(plan.fd)];
+  direct.execveat(init.fd, "", argv, [], AT.AT_EMPTY_PATH);
+  throw new LaunchError("execveat came back");
+}
+
+type Stdio = "pipe" | "inherit" | "ignore" | number;
+
+/** Runs init on a plan as a child of this process. `extraFds` become 3, 4, … in it; the plan comes after them. */
+export function spawnInit(
+  image: Uint8Array<ArrayBuffer>,
+  options?: { readonly stdio?: readonly [Stdio, Stdio, Stdio]; readonly extraFds?: readonly number[] },
+): Bun.Subprocess {
+  using init = createInit();
+  using plan = createPlan(image);
+  const extra = options?.extraFds ?? [];
+  const [input, output, errors] = options?.stdio ?? ["ignore", "pipe", "pipe"];
+  return Bun.spawn([`/proc/${process.pid}/fd/${init.fd}`, String(3 + extra.length)], {
+    argv0: "ocibox-init",
+    stdio: [input, output, errors, ...extra, plan.fd],
+    env: {},
+  });
 }

@@ -3,7 +3,7 @@ import { type CallName, calls, type FlagKind, type Kind } from "./calls.ts";
 import * as constants from "./constants.ts";
 import { errnoWords } from "./errno.ts";
 
-const single = new Set<Kind>(["FSCONFIG", "PR", "SECCOMP", "RLIMIT", "AF", "IOCTL", "F"]);
+export const single = new Set<Kind>(["FSCONFIG", "PR", "SECCOMP", "RLIMIT", "AF", "IOCTL", "F"]);
 
 /** A flag word by the names of its bits, "O_RDONLY|O_CLOEXEC"; what has no name stays in hexadecimal. */
 export function showFlags(kind: FlagKind, value: number | bigint): string {
@@ -62,7 +62,7 @@ function showNumber(kind: Kind, value: number | bigint): string {
   }
 }
 
-const fieldKinds: Readonly<Record<string, Kind>> = {
+export const fieldKinds: Readonly<Record<string, Kind>> = {
   "open_how.flags": "O",
   "open_how.mode": "mode",
   "mount_attr.attr_set": "MOUNT_ATTR",

@@ -42,7 +42,8 @@ export type Arg<K extends Kind, V> = K extends "path" | "str"
       : K extends "in"
         ? Uint8Array | string | Formatted<V> | Memory | null
         : K extends "out"
-          ? Uint8Array | Memory | null
+          ? // A slot is written by the call: socketpair(2) fills its halves. Recording only.
+            Uint8Array | Memory | Exclude<V, number> | null
           : K extends "any"
             ? Scalar<V> | Struct<V> | Uint8Array | Memory | string | null
             : Scalar<V>;

@@ -1,60 +1,73 @@
-/*
- * The plan's image, as encode.ts writes it and init.c reads it. Little-endian, one flat piece of memory; every
- * "offset" counts from its beginning. The last byte of the image is 0, so that any text in it ends inside it.
+/* The image of a plan, as ffi/encode.ts writes it. All is little-endian; every offset is in bytes.
  *
- *   header | steps | slots (64 bits each) | text, structures, memory | relocations
+ *   header | step records (step_count of them) | data (data_size bytes, the last one 0) | relocations (u32 each)
  *
- * A relocation adds the image's address to the 64-bit word at `at`, which then points to `target`: pointers inside
- * structures and vectors. Nothing outside the image can be pointed at.
+ * Text and structures live in data and are named by their offset in it; text ends with a NUL. A relocation is the
+ * (8-byte aligned) offset in data of a u64 that holds an offset in data and becomes an address. Steps name each other
+ * by index, results by slot number. Nothing outside the three areas can be reached by what init itself reads or writes.
  */
-#include <stdint.h>
+#pragma once
 
-#define PLAN_MAGIC 0x5049434fu /* "OCIP" */
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int i32;
+typedef unsigned long u64;
+typedef long i64;
+
+#define PLAN_MAGIC 0x5042434fu /* "OCBP" */
 #define PLAN_VERSION 1u
+#define PLAN_MOST_STEPS 16384u
+#define PLAN_MOST_SLOTS 4096u
+#define PLAN_MOST_BYTES (64u << 20)
 #define NONE 0xffffffffu
 
 struct header {
-	uint32_t magic, version, size;
-	uint32_t nsteps, steps;
-	uint32_t nslots, slots;
-	uint32_t nrelocs, relocs;
-	int32_t fault_step, fault_errno; /* tests: the step that is made to fail, or -1 */
-	uint32_t prefix; /* text before an error: "ocibox: cannot start the container: " */
-	uint32_t spare[4];
+  u32 magic, version, size, step_count, data_off, data_size, reloc_off, reloc_count, slot_count;
+  u32 fault_step, fault_errno; /* this step fails with this errno instead of being done; NONE for no step */
+  u32 zero;
 };
 
-struct reloc { uint32_t at, target; };
-struct part { uint32_t kind, value; }; /* of a format: PART_TEXT and an offset, or an argument kind and a slot */
-#define PART_TEXT 255u
+enum arg_kind { ARG_NUMBER, ARG_SLOT, ARG_LOW, ARG_HIGH, ARG_ADDRESS, ARG_SLOT_ADDRESS, ARG_KINDS };
 
-enum op {
-	OP_CALL = 1, OP_JUMP, OP_BRANCH, OP_SET, OP_STORE, OP_LOAD, OP_FORMAT, OP_ON_FAILURE, OP_REPORT_TO, OP_AWAIT,
-	OP_FAIL, OP_TAKE_SIGNALS, OP_GIVE_SIGNALS, OP_SUPERVISE, OP_REMOVE, OP_EXIT, OP_LAST = OP_EXIT
+struct arg {
+  u8 kind;
+  u8 show;   /* how it is written out: enum show, or SHOW_FLAGS + the number of a flag table */
+  u8 layout; /* SHOW_STRUCT: the number of its layout */
+  u8 zero;
+  u32 length; /* SHOW_BYTES: how many */
+  u64 value;  /* the number, the slot, or the offset in data */
 };
 
-/* How an argument is had ... */
-enum kind { K_IMMEDIATE, K_SLOT, K_SLOT_LOW, K_SLOT_HIGH, K_ADDRESS, K_SLOT_ADDRESS, K_LAST = K_SLOT_ADDRESS };
-/* ... and how it is shown: `text` holds words made beforehand for flags and structures. */
-enum show { S_DECIMAL, S_OCTAL, S_HEX, S_STRING, S_WORDS, S_DIRFD, S_OUT, S_LAST = S_OUT };
+enum show { SHOW_INT, SHOW_DIRFD, SHOW_MODE, SHOW_HEX, SHOW_DEV, SHOW_SIG, SHOW_TEXT, SHOW_BYTES, SHOW_OUT, SHOW_STRV,
+            SHOW_STRUCT, SHOW_FLAGS };
 
-enum blame { BLAME_OCIBOX, BLAME_COMMAND };
-#define FLAG_CARRY_ON 1u
+enum op { OP_CALL, OP_JUMP, OP_BRANCH, OP_SET, OP_STORE, OP_LOAD, OP_FORMAT, OP_ON_FAILURE, OP_REPORT_TO, OP_AWAIT,
+          OP_FAIL, OP_TAKE_SIGNALS, OP_GIVE_SIGNALS, OP_SUPERVISE, OP_REMOVE, OP_EXIT, OPS };
 
-#define MAX_TOLERATED 6
+enum compare { EQUAL, NOT_EQUAL, LESS, GREATER, COMPARES };
+
+#define STEP_CARRY_ON 1   /* a failure is a warning */
+#define STEP_COMMAND 2    /* a failure is the command's: 126, 127 */
+#define STEP_MORE 4       /* OP_FORMAT: append; OP_SUPERVISE: copy stdin */
+#define MOST_ARGS 6
+#define MOST_ERRNOS 8
 
 struct step {
-	uint8_t op, nargs, flags, blame;
-	uint32_t nr; /* system call; BRANCH: compare; STORE: bytes */
-	uint32_t name, field, says; /* text, or NONE */
-	uint32_t result; /* slot, or NONE */
-	uint32_t jump; /* step, or NONE */
-	uint16_t retries, ntolerated;
-	uint16_t tolerated[MAX_TOLERATED];
-	uint8_t kind[6], show[6];
-	uint32_t text[6];
-	uint64_t arg[6];
+  u8 op, flags, argc, errno_count;
+  u32 nr;      /* OP_CALL: the call's number; OP_STORE: bytes (1, 2, 4, 8); OP_BRANCH: enum compare;
+                  OP_FORMAT: bytes in the buffer */
+  u32 result;  /* slot that is set, or NONE */
+  u32 target;  /* step to go to, or NONE */
+  u32 at;      /* OP_CALL: the call's name; OP_REMOVE: text; OP_STORE, OP_LOAD, OP_FORMAT: place in data */
+  u32 field;   /* text: what asked for it */
+  u32 says;    /* text, or NONE */
+  u32 retries;
+  i64 value;   /* OP_BRANCH, OP_SET: the number; OP_FAIL: the errno */
+  u16 errnos[MOST_ERRNOS];
+  struct arg args[MOST_ARGS];
 };
-_Static_assert(sizeof(struct header) == 64, "header");
-_Static_assert(sizeof(struct step) == 128, "step");
 
-enum compare { C_EQUAL, C_UNEQUAL, C_LESS, C_GREATER, C_LAST = C_GREATER };
+_Static_assert(sizeof(struct header) == 48, "header");
+_Static_assert(sizeof(struct arg) == 16, "arg");
+_Static_assert(sizeof(struct step) == 152, "step");
