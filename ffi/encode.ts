@@ -2,6 +2,7 @@
 import { type CallName, calls, type Kind } from "./calls.ts";
 import { nr } from "./machine.ts";
 import type { CallStep, Compare, Label, Slot, Step } from "./plan.ts";
+import type { Memory } from "./sys.ts";
 import { type LayoutName, layoutOf, layouts, type Placed } from "./structs.ts";
 
 /** A step (its index in the list given) that fails with `errno` (positive) instead of being done. */
@@ -116,8 +117,8 @@ class Encoder {
   readonly #memories = new Map<number, number>();
   readonly #calls = new Map<CallName, CallShape>();
   readonly #slots = new Map<number, number>();
-  /** Results that nothing has used so far: slot → the word where its number goes. */
-  readonly #unused = new Map<number, number>();
+  /** Results that nothing has used so far: slot → the words where its number goes. */
+  readonly #unused = new Map<number, number[]>();
   readonly #labels = new Map<number, number>();
   readonly #jumps: [word: number, label: Label][] = [];
   faultAt = none;
@@ -164,10 +165,11 @@ class Encoder {
     return at;
   }
 
-  #memory(memory: { memory: number; size: number }): number {
+  #memory(memory: Pick<Memory, "memory" | "size" | "initial">): number {
     const known = this.#memories.get(memory.memory);
     if (known !== undefined) return known;
     const at = this.#reserve(Math.max(memory.size, 1));
+    if (memory.initial !== undefined) this.#bytes.set(memory.initial, at);
     this.#memories.set(memory.memory, at);
     return at;
   }
@@ -199,7 +201,7 @@ class Encoder {
     if (number >= mostSlots) throw new RangeError("more than 4096 results in a plan");
     this.#slots.set(slot.slot, number);
     const waiting = this.#unused.get(slot.slot);
-    if (waiting !== undefined) this.words[waiting] = number;
+    if (waiting !== undefined) for (const word of waiting) this.words[word] = number;
     return number;
   }
 
@@ -378,7 +380,11 @@ class Encoder {
     if (step.result === null) return;
     const used = this.#slots.get(step.result.slot);
     if (used !== undefined) this.words[at + 2] = used;
-    else this.#unused.set(step.result.slot, at + 2);
+    else {
+      const waiting = this.#unused.get(step.result.slot);
+      if (waiting === undefined) this.#unused.set(step.result.slot, [at + 2]);
+      else waiting.push(at + 2);
+    }
   }
 
   /** @returns the index of the record that stands for the step, or `none` */
@@ -536,7 +542,7 @@ function isStruct(value: unknown): value is { layout: LayoutName; fields: Readon
  */
 export function encodePlan(
   plan: { readonly steps: readonly Step[] } | readonly Step[],
-  options?: { readonly fault?: Fault },
+  options?: { readonly fault?: Fault | undefined },
 ): Uint8Array<ArrayBuffer> {
   const steps = "steps" in plan ? plan.steps : plan;
   const encoder = new Encoder(steps.length);

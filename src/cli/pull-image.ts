@@ -31,7 +31,7 @@ export async function pullByName(word: string, places: Places, wish: PullWish): 
   process.on("SIGTERM", stop);
   using progress = createProgress({ quiet: wish.quiet });
   try {
-    const repository = openRepository(reference, { authFile: wish.authFile, tlsVerify: wish.tlsVerify });
+    const repository = openRepository(reference, { ...(wish.authFile === undefined ? {} : { authfile: wish.authFile }) });
     return await pullImage(openStore(places.root), repository, reference, {
       ...(wish.platform === undefined ? {} : { platform: parsePlatform(wish.platform) }),
       events: progress,
