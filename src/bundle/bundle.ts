@@ -3,8 +3,8 @@
  * of the host come in as values.
  */
 import { OciboxError } from "../errors.ts";
-import { defaultProfile } from "../plan/seccomp/profile.ts";
 import type { HostFacts } from "../plan/facts.ts";
+import { defaultProfile } from "../plan/seccomp/filter.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Linux, LinuxSeccomp, Mount, Process, Resources, Rlimit, Spec } from "../spec/runtime.ts";
 import { type Account, lookUpUser } from "./user.ts";
@@ -16,6 +16,7 @@ import {
   parseSize,
   parseUlimit,
   tmpfsMount,
+  usualCapabilities,
   type Volume,
   volumeMount,
 } from "./values.ts";
@@ -182,8 +183,12 @@ function securityOf(options: RunOptions, facts: HostFacts, bounding: readonly st
       );
     else throw new OciboxError("USAGE", `--security-opt has no "${option}"`);
   }
-  if (!unconfined) found.seccomp ??= defaultProfile(facts.machine, bounding);
+  if (!unconfined) found.seccomp ??= defaultProfile(facts.machine, bounding, isUsual(bounding));
   return found;
+}
+
+function isUsual(bounding: readonly string[]): boolean {
+  return bounding.length === usualCapabilities.length && usualCapabilities.every((each) => bounding.includes(each));
 }
 
 function readProfile(text: string): LinuxSeccomp {

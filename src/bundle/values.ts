@@ -100,7 +100,7 @@ export function parseUlimit(text: string): Rlimit {
 }
 
 /** Podman's eleven, with which common images run unchanged; docs/security.md. */
-const usual = [
+export const usualCapabilities: readonly string[] = [
   "CAP_CHOWN",
   "CAP_DAC_OVERRIDE",
   "CAP_FOWNER",
@@ -126,7 +126,7 @@ export function capabilities(add: readonly string[], drop: readonly string[], st
   const known = Object.keys(CAP).filter((name) => CAP[name as keyof typeof CAP] <= lastCap);
   const added = add.map((each) => capability(each, "--cap-add"));
   const dropped = drop.map((each) => capability(each, "--cap-drop"));
-  const held = new Set(added.includes("ALL") ? known : strict || dropped.includes("ALL") ? [] : usual);
+  const held = new Set(added.includes("ALL") ? known : strict || dropped.includes("ALL") ? [] : usualCapabilities);
   for (const each of added) if (each !== "ALL") held.add(each);
   for (const each of dropped) held.delete(each);
   return [...held].filter((each) => known.includes(each)).sort();

@@ -7,7 +7,8 @@ import { struct } from "../../ffi/sys.ts";
 export const moveByFd = MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT.MOVE_MOUNT_T_EMPTY_PATH;
 export const cloneByFd = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | AT.AT_EMPTY_PATH;
 
-const openHowSize = 24;
+/** sizeof(struct open_how) */
+export const openHowSize = 24;
 
 /** openat2(2) for a path in the container: symlinks stay inside its root, and /proc's magic ones lead nowhere. */
 export function inRoot(flags: number): ReturnType<typeof struct<Slot>> {
@@ -21,10 +22,16 @@ export class Builder {
   readonly p: Recorder;
   /** The container's root, attached. */
   readonly root: Slot | number;
+  /** Whether descriptors are closed one by one: not in the child, where close_range(2) takes them all before execve. */
+  closes = true;
 
   constructor(p: Recorder, root: Slot | number) {
     this.p = p;
     this.root = root;
+  }
+
+  close(fd: Slot | number): void {
+    if (this.closes) this.p.sys.close(fd);
   }
 
   /** A path of the container's, as an O_PATH descriptor; errnos named are an answer. */
@@ -59,16 +66,13 @@ export class Builder {
       const above = depth === 0 ? this.root : this.open(parts.slice(0, depth).join("/"), O.O_DIRECTORY);
       if (depth < parts.length - 1 || kind === "directory") p.tolerate("EEXIST").mkdirat(above, name, 0o755);
       else p.tolerate("EEXIST").mknodat(above, name, S.S_IFREG | 0o644, 0);
-      if (depth > 0) p.sys.close(above);
+      if (depth > 0) this.close(above);
     }
   }
 
-  /** Puts a detached mount where an O_PATH descriptor points, and closes both unless the mount is still needed. */
-  attach(mount: Slot, target: Slot, keep = false): void {
-    const { p } = this;
-    p.sys.move_mount(mount, "", target, "", moveByFd);
-    p.sys.close(target);
-    if (!keep) p.sys.close(mount);
+  /** Puts a detached mount where an O_PATH descriptor points. */
+  attach(mount: Slot, target: Slot): void {
+    this.p.sys.move_mount(mount, "", target, "", moveByFd);
   }
 
   /** Writes a text to a file that is there. */
@@ -80,7 +84,7 @@ export class Builder {
         ? p.sys.openat(dirfd, path, O.O_WRONLY | O.O_CLOEXEC, 0)
         : p.orElse(done, ...openErrnos).openat(dirfd, path, O.O_WRONLY | O.O_CLOEXEC, 0);
     p.sys.write(fd, text, Buffer.byteLength(text));
-    p.sys.close(fd);
+    this.close(fd);
     if (openErrnos.length > 0) p.place(done);
   }
 }

@@ -61,7 +61,7 @@ function writeDevices(b: Builder, directory: string, rules: readonly DeviceRule[
   p.field("the default devices");
   const allow = p.sys.openat(AT_FDCWD, `${directory}/devices.allow`, O.O_WRONLY | O.O_CLOEXEC, 0);
   for (const text of defaultDevices) p.sys.write(allow, text, text.length);
-  p.sys.close(allow);
+  b.close(allow);
 }
 
 function limitsV1(b: Builder, directory: (controller: string) => string, resources: Resources): void {

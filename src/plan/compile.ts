@@ -228,8 +228,10 @@ class Compiler {
     const [, report] = sockets.report;
     p.field("");
     p.add({ op: "reportTo", socket: report });
+    // The parent's ends: a child that held them would never see that the parent is gone.
     p.sys.close(sockets.report[0]);
     if (sockets.console !== undefined) p.sys.close(sockets.console[0]);
+    b.closes = false;
     this.waitForGo(report);
     joinCgroups(b, this.cgroups);
     if (this.has("cgroup")) {
@@ -254,7 +256,7 @@ class Compiler {
     makeReadonly(b, spec.linux?.readonlyPaths ?? []);
     if (process.cwd !== "/") {
       p.field("process.cwd");
-      p.sys.close(b.ensure(process.cwd, "directory"));
+      b.ensure(process.cwd, "directory");
     }
     this.standardStreams(terminal, mounted);
     if (spec.root?.readonly === true) readonlyRoot(b);
@@ -295,13 +297,9 @@ class Compiler {
     const console = p.sys.open_tree(slave, "", cloneByFd);
     const target = p.sys.openat(mounted.dev, "console", O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
     p.sys.move_mount(console, "", target, "", moveByFd);
-    p.sys.close(target);
-    p.sys.close(console);
     const { message, control } = descriptorMessage(p, "sent");
     p.add({ op: "store", memory: control, offset: descriptorAt, slot: master });
     p.sys.sendmsg(sockets.console[1], message, 0);
-    p.sys.close(sockets.console[1]);
-    p.sys.close(master);
     p.sys.ioctl(slave, IOCTL.TIOCSCTTY, 0);
     void b;
     return slave;
@@ -314,7 +312,6 @@ class Compiler {
     p.field("linux.namespaces[network]");
     const socket = p.sys.socket(2, 2 | O.O_CLOEXEC, 0);
     p.sys.ioctl(socket, IOCTL.SIOCSIFFLAGS, struct<Slot>("ifreq", { ifr_name: "lo", ifr_flags: 0x41 }));
-    p.sys.close(socket);
   }
 
   sysctls(mounted: Mounted): void {

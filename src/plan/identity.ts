@@ -122,7 +122,6 @@ function enterCwd(b: Builder, cwd: string): void {
   });
   const fd = b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.openat2(-100, cwd, how, 24);
   b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.fchdir(fd);
-  b.p.sys.close(fd);
 }
 
 /**

@@ -1,10 +1,11 @@
 /** mounts, the default devices, masked and read-only paths as steps. All targets are descriptors inside the root. */
 import { AT, AT_FDCWD, FSCONFIG, FSMOUNT, FSOPEN, MOUNT_ATTR, MOVE_MOUNT, O, OPEN_TREE, S } from "../../ffi/constants.ts";
-import type { Slot } from "../../ffi/plan.ts";
+import { errnoOf } from "../../ffi/errno.ts";
+import type { Label, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Mount, Spec } from "../spec/runtime.ts";
-import { type Builder, cloneByFd } from "./builder.ts";
+import { type Builder, cloneByFd, inRoot, openHowSize } from "./builder.ts";
 import type { CgroupPlan } from "./cgroups.ts";
 import { type MountOptions, readMountOptions } from "./options.ts";
 
@@ -30,9 +31,7 @@ function newMount(b: Builder, type: string, source: string, options: MountOption
     else sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, key, value, 0);
   }
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_CMD_CREATE, null, null, 0);
-  const mount = sys.fsmount(fs, FSMOUNT.FSMOUNT_CLOEXEC, options.set);
-  sys.close(fs);
-  return mount;
+  return sys.fsmount(fs, FSMOUNT.FSMOUNT_CLOEXEC, options.set);
 }
 
 function setAttributes(b: Builder, mount: Slot | number, set: number, clear: number, propagation: number, flags = 0): void {
@@ -93,13 +92,12 @@ function cgroupMount(b: Builder, mount: Mount, options: MountOptions, cgroups: C
   const writable = { ...options, set: options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY, data: [["mode", "755"]] as const };
   const top = newMount(b, "tmpfs", "cgroup", writable);
   for (const name of cgroups.hierarchies) p.sys.mkdirat(top, name, 0o755);
-  b.attach(top, b.ensure(mount.destination, "directory"), true);
+  b.attach(top, b.ensure(mount.destination, "directory"));
   for (const name of cgroups.hierarchies) {
     const hierarchy = newMount(b, "cgroup", "cgroup", { ...options, data: [[name, null]] });
     b.attach(hierarchy, p.sys.openat(top, name, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
   }
   if ((options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY) !== 0) setAttributes(b, top, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
-  p.sys.close(top);
 }
 
 const ownTypes = new Set(["proc", "tmpfs", "devpts", "sysfs", "mqueue"]);
@@ -126,10 +124,9 @@ export function makeMounts(b: Builder, spec: Spec, cgroups: CgroupPlan, kinds: S
     const isDev = mount.type === "tmpfs" && mount.destination === "/dev";
     if (isDev) fillDev(b, made, spec.process?.terminal === true);
     p.field(`${field}, ${mount.destination}`);
-    const keep = isDev || (mount.type === "proc" && mount.destination === "/proc") || mount.type === "devpts";
-    b.attach(made, b.ensure(mount.destination, "directory"), keep);
+    b.attach(made, b.ensure(mount.destination, "directory"));
     if (isDev) mounted.dev = made;
-    else if (mount.type === "proc") mounted.proc = made;
+    else if (mount.type === "proc" && mount.destination === "/proc") mounted.proc = made;
     else if (mount.type === "devpts") mounted.pts = made;
   });
   return mounted;
@@ -162,24 +159,48 @@ export function maskPaths(b: Builder, paths: readonly string[], dev: Slot | unde
   paths.forEach((path, index) => {
     p.field(`linux.maskedPaths[${index}], ${path}`);
     const next = p.newLabel(`masked ${path}`);
-    const isFile = p.newLabel(`file ${path}`);
-    const target = p.slot("masked");
-    const cover = p.slot("cover");
-    b.open(path, O.O_DIRECTORY, target, "ENOENT", "ENOTDIR", "EACCES");
-    p.branch(target, "==", -20, isFile);
-    p.branch(target, "<", 0, next);
-    p.with({ into: cover }).sys.open_tree(empty, "", cloneByFd);
-    b.attach(cover, target);
-    p.jump(next);
-    p.place(isFile);
-    b.open(path, 0, target);
-    p.with({ into: cover }).sys.open_tree(nothing, "", cloneByFd);
-    b.attach(cover, target);
+    const kind = kernelPaths.get(path);
+    if (kind !== undefined) {
+      const flags = kind === "directory" ? O.O_DIRECTORY : 0;
+      const target = p.orElse(next, "ENOENT", "EACCES").openat2(b.root, path.slice(1), inRoot(flags), openHowSize);
+      b.attach(p.sys.open_tree(kind === "directory" ? empty : nothing, "", cloneByFd), target);
+    } else maskUnknown(b, path, nothing, empty, next);
     p.place(next);
   });
-  p.sys.close(nothing);
-  p.sys.close(empty);
 }
+
+/** A path whose kind only the container's tree knows. */
+function maskUnknown(b: Builder, path: string, nothing: Slot, empty: Slot, next: Label): void {
+  const { p } = b;
+  const isFile = p.newLabel(`file ${path}`);
+  const target = p.slot("masked");
+  b.open(path, O.O_DIRECTORY, target, "ENOENT", "ENOTDIR", "EACCES");
+  p.branch(target, "==", -errnoOf("ENOTDIR"), isFile);
+  p.branch(target, "<", 0, next);
+  b.attach(p.sys.open_tree(empty, "", cloneByFd), target);
+  p.jump(next);
+  p.place(isFile);
+  b.open(path, 0, target);
+  b.attach(p.sys.open_tree(nothing, "", cloneByFd), target);
+}
+
+/** What the kernel has at the paths that are usually masked: they lie in proc and sysfs, which we mounted. */
+const kernelPaths: ReadonlyMap<string, "directory" | "file"> = new Map([
+  ["/proc/acpi", "directory"],
+  ["/proc/asound", "directory"],
+  ["/proc/interrupts", "file"],
+  ["/proc/kcore", "file"],
+  ["/proc/keys", "file"],
+  ["/proc/latency_stats", "file"],
+  ["/proc/sched_debug", "file"],
+  ["/proc/scsi", "directory"],
+  ["/proc/timer_list", "file"],
+  ["/proc/timer_stats", "file"],
+  ["/sys/dev/block", "directory"],
+  ["/sys/devices/virtual/powercap", "directory"],
+  ["/sys/firmware", "directory"],
+  ["/sys/fs/selinux", "directory"],
+]);
 
 /** readonlyPaths: each is bound on itself, and that mount is read-only. */
 export function makeReadonly(b: Builder, paths: readonly string[]): void {
@@ -187,9 +208,8 @@ export function makeReadonly(b: Builder, paths: readonly string[]): void {
   paths.forEach((path, index) => {
     p.field(`linux.readonlyPaths[${index}], ${path}`);
     const next = p.newLabel(`read-only ${path}`);
-    const target = p.slot("readonly");
-    b.open(path, 0, target, "ENOENT", "EACCES");
-    p.branch(target, "<", 0, next);
+    const relative = path.replace(/^\/+/, "");
+    const target = p.orElse(next, "ENOENT", "EACCES").openat2(b.root, relative, inRoot(0), openHowSize);
     const bind = p.sys.open_tree(target, "", cloneByFd | AT.AT_RECURSIVE);
     setAttributes(b, bind, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0, AT.AT_RECURSIVE);
     b.attach(bind, target);

@@ -79,8 +79,8 @@ function allow(names: string[], args?: LinuxSyscall["args"]): LinuxSyscall {
     : { names, action: "SCMP_ACT_ALLOW", args };
 }
 
-/** @param capabilities the container's bounding set: "CAP_CHOWN", … */
-export function defaultProfile(machine: "x64" | "arm64", capabilities: readonly string[]): LinuxSeccomp {
+/** The profile for a bounding set. @param capabilities the container's bounding set: "CAP_CHOWN", … */
+export function makeProfile(machine: "x64" | "arm64", capabilities: readonly string[]): LinuxSeccomp {
   const allowed = always.trim().split(/\s+/);
   const held = new Set(capabilities);
   for (const capability in withCapability) {
