@@ -179,24 +179,28 @@ describe("containers", () => {
     expect(await trapping.exited).toBe(5);
   });
 
-  asRoot(`PID 1 reaps 10,000 orphans${why}`, async () => {
-    const script =
-      "import os\nfor i in range(10000):\n  if os.fork() == 0:\n    if os.fork() == 0: os._exit(0)\n    os._exit(0)\n  os.wait()";
-    const { code, stderr } = await run((p) =>
-      contain(p, () => {
-        const main = p.newLabel("main");
-        const exitCode = p.slot("code");
-        const pid = p.sys.clone3(struct<Slot>("clone_args", { exit_signal: 17 }), 88);
-        p.branch(pid, "==", 0, main);
-        p.sys.close_range(3, 0xffffffff, 0);
-        p.add({ op: "supervise", pid, pidfd: null, terminal: null, interactive: false, code: exitCode });
-        p.add({ op: "exit", code: exitCode });
-        p.place(main);
-        exec(p, "/usr/bin/python3", "-c", `${script}\nos._exit(3)`);
-      }),
-    );
-    expect({ code, stderr }).toEqual({ code: 3, stderr: "" });
-  }, 60_000);
+  asRoot(
+    `PID 1 reaps 10,000 orphans${why}`,
+    async () => {
+      const script =
+        "import os\nfor i in range(10000):\n  if os.fork() == 0:\n    if os.fork() == 0: os._exit(0)\n    os._exit(0)\n  os.wait()";
+      const { code, stderr } = await run((p) =>
+        contain(p, () => {
+          const main = p.newLabel("main");
+          const exitCode = p.slot("code");
+          const pid = p.sys.clone3(struct<Slot>("clone_args", { exit_signal: 17 }), 88);
+          p.branch(pid, "==", 0, main);
+          p.sys.close_range(3, 0xffffffff, 0);
+          p.add({ op: "supervise", pid, pidfd: null, terminal: null, interactive: false, code: exitCode });
+          p.add({ op: "exit", code: exitCode });
+          p.place(main);
+          exec(p, "/usr/bin/python3", "-c", `${script}\nos._exit(3)`);
+        }),
+      );
+      expect({ code, stderr }).toEqual({ code: 3, stderr: "" });
+    },
+    60_000,
+  );
 });
 
 describe("remove", () => {
