@@ -91,6 +91,7 @@ export const calls = {
   utimensat: [["dirfd", "dirfd"], ["pathname", "path"], ["times", "any"], ["flags", "AT"]],
   lsetxattr: [["path", "path"], ["name", "str"], ["value", "in"], ["size", "size"], ["flags", "hex"]],
   fsetxattr: [["fd", "fd"], ["name", "str"], ["value", "in"], ["size", "size"], ["flags", "hex"]],
+  fgetxattr: [["fd", "fd"], ["name", "str"], ["value", "out"], ["size", "size"]],
   lgetxattr: [["path", "path"], ["name", "str"], ["value", "out"], ["size", "size"]],
   llistxattr: [["path", "path"], ["list", "out"], ["size", "size"]],
   memfd_create: [["name", "str"], ["flags", "MFD"]],

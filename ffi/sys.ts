@@ -34,7 +34,8 @@ export type Text<V> = string | Formatted<V> | null;
 
 /** What an argument of each kind may be. */
 export type Arg<K extends Kind, V> = K extends "path" | "str"
-  ? Text<V>
+  ? // Bytes must end in a NUL: names in archives need not be UTF-8.
+    Text<V> | Uint8Array
   : K extends "strv"
     ? readonly string[]
     : K extends "struct"

@@ -1,4 +1,3 @@
-import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { listContainers } from "../container/record.ts";
@@ -40,7 +39,7 @@ export function command(globals: Globals): Command {
       const { root, state } = places(globals);
       const facts = hostFacts();
       const containers = listContainers(root, state);
-      const user = attempt("geteuid", ...([] as const));
+      const user = attempt("geteuid");
       const shown: Readonly<Record<string, string | number>> = {
         version: globals.version,
         kernel: facts.kernel,

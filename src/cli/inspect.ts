@@ -1,8 +1,7 @@
-import { findContainer } from "../container/record.ts";
-import { containerDirectory } from "../container/record.ts";
+import { containerDirectory, findContainer } from "../container/record.ts";
 import { readText } from "../runtime/files.ts";
 import { OciboxError } from "../errors.ts";
-import { familiar, parseReference } from "../reference/reference.ts";
+import { familiar, familiarName, parseReference } from "../reference/reference.ts";
 import { openStore, type StoredImage } from "../store/store.ts";
 import { type Globals, places } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -11,7 +10,7 @@ import { print } from "./output.ts";
 
 function imageShown(image: StoredImage): object {
   const digest = image.indexDigest ?? image.manifestDescriptor.digest;
-  const repositories = image.names.map((name) => familiar({ ...parseReference(name), tag: undefined, digest }));
+  const repositories = image.names.map((name) => `${familiarName(parseReference(name))}@${digest}`);
   return {
     Id: image.configDigest,
     RepoTags: image.names.filter((name) => !name.includes("@")).map((name) => familiar(parseReference(name))),

@@ -14,11 +14,11 @@ export function command(globals: Globals): Command {
       },
     },
     words: [1, Number.POSITIVE_INFINITY],
-    run(given) {
+    async run(given) {
       needRoot("ocibox rmi");
       const store = openStore(places(globals).root);
       for (const word of given.words) {
-        for (const line of store.remove(imageWord(word), { force: given.flag("force") })) print(line);
+        for (const line of await store.remove(imageWord(word), { force: given.flag("force") })) print(line);
       }
       return 0;
     },

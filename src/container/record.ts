@@ -4,7 +4,7 @@ import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { OciboxError } from "../errors.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
-import { removeTree } from "../store/remove-tree.ts";
+import { removeTree } from "../layer/remove-tree.ts";
 import { namesIn, readText, writeNew } from "../runtime/files.ts";
 import { type ContainerId, isContainerId, isRunning, sweep } from "./state.ts";
 

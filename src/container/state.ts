@@ -5,12 +5,11 @@
  * taken belongs to a container that nobody looks after any more, and whatever is left of it is removed by the next
  * command. A reboot empties the state directory, and nothing in it can be mistaken for a running container.
  */
-import { AT_FDCWD, F, F_WRLCK, O } from "../../ffi/constants.ts";
+import { AT_FDCWD, F, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { struct } from "../../ffi/sys.ts";
-import { OciboxError } from "../errors.ts";
-import { hasName, makeDirectories, namesIn } from "../runtime/files.ts";
+import { hasName, tryLock } from "../../ffi/lock.ts";
+import { makeDirectories, namesIn } from "../runtime/files.ts";
 
 /** 64 hexadecimal digits, as docker's. */
 export type ContainerId = string & { readonly containerId: unique symbol };
@@ -23,14 +22,6 @@ export function isContainerId(text: string): text is ContainerId {
 
 function newId(): ContainerId {
   return crypto.getRandomValues(new Uint8Array(32)).toHex() as ContainerId;
-}
-
-function tryLock(fd: number): boolean {
-  const lock = struct<number>("flock", { l_type: F_WRLCK });
-  const result = attempt("fcntl", fd, F.F_OFD_SETLK, lock);
-  if (result >= 0) return true;
-  if (result === -11 || result === -13) return false;
-  throw new OciboxError("HOST", `the state directory cannot be locked: errno ${-result}`);
 }
 
 export interface Claim extends Disposable {
@@ -53,7 +44,7 @@ export function claim(stateDirectory: string): Claim {
       direct.openat(AT_FDCWD, path, O.O_RDWR | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC, 0o600),
     );
     // Between the two calls a sweep may have taken the lock and removed the file: then once more.
-    if (!tryLock(file.fd) || !hasName(file.fd)) {
+    if (!tryLock(file.fd, "exclusive") || !hasName(file.fd)) {
       file[Symbol.dispose]();
       continue;
     }
@@ -77,7 +68,7 @@ export function isRunning(stateDirectory: string, id: ContainerId): boolean {
   const fd = attempt("openat", AT_FDCWD, `${stateDirectory}/${id}`, O.O_RDWR | O.O_CLOEXEC | O.O_NOFOLLOW, 0);
   if (fd < 0) return false;
   using file = new OwnedFd(fd);
-  return !tryLock(file.fd);
+  return !tryLock(file.fd, "exclusive");
 }
 
 /**
@@ -92,7 +83,7 @@ export function sweep(stateDirectory: string, tidy: (id: ContainerId) => void): 
     const fd = attempt("openat", AT_FDCWD, path, O.O_RDWR | O.O_CLOEXEC | O.O_NOFOLLOW, 0);
     if (fd < 0) continue;
     using file = new OwnedFd(fd);
-    if (!tryLock(file.fd) || !hasName(file.fd)) continue;
+    if (!tryLock(file.fd, "exclusive") || !hasName(file.fd)) continue;
     tidy(name);
     attempt("unlinkat", AT_FDCWD, path, 0);
     found++;

@@ -3,7 +3,7 @@ import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct, tolerate } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { alloc, readField } from "../../ffi/structs.ts";
+import { alloc } from "../../ffi/structs.ts";
 
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
@@ -67,11 +67,4 @@ export function namesIn(path: string): string[] {
       if (name !== "." && name !== "..") names.push(name);
     }
   }
-}
-
-/** Whether a file still has a name: fstat's link count. */
-export function hasName(fd: number): boolean {
-  const stat = alloc(256);
-  direct.statx(fd, "", 0x1000, 0x4, stat);
-  return readField("statx", stat, "stx_nlink") > 0;
 }

@@ -1,0 +1,322 @@
+/**
+ * Reading tar as a stream: ustar, GNU long names and numbers, PAX. pax(1), "tar(5)" of libarchive. Where readers are
+ * known to differ the archive is refused, so that no two of them can see two different layers in the same bytes.
+ *
+ * Names are kept as the archive has them, a byte a character (latin1): they need not be UTF-8.
+ */
+import { OciboxError } from "../errors.ts";
+
+export type EntryType = "file" | "link" | "symlink" | "char" | "block" | "directory" | "fifo";
+
+export interface TarEntry {
+  readonly type: EntryType;
+  /** As in the archive, a byte a character. */
+  readonly name: string;
+  readonly linkname: string;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Bytes that follow; 0 for all but files. */
+  readonly size: number;
+  /** Seconds since 1970, and nanoseconds from 0 up. */
+  readonly mtime: { readonly seconds: number; readonly nanoseconds: number };
+  readonly major: number;
+  readonly minor: number;
+  /** Extended attributes: name (a byte a character) → value. */
+  readonly xattrs: ReadonlyMap<string, Uint8Array>;
+}
+
+const blockSize = 512;
+/** What one PAX header or long name may hold. */
+const mostExtra = 1 << 20;
+const largestId = 0xffff_fffe;
+
+function refuse(why: string): never {
+  throw new OciboxError("INVALID", `the layer is not a sound tar archive: ${why}`);
+}
+
+/** Bytes in the order they come, in the amounts that are asked for. */
+export class ByteSource {
+  readonly #iterator: AsyncIterator<Uint8Array>;
+  #chunk: Uint8Array = new Uint8Array(0);
+  #at = 0;
+  /** Bytes handed out so far. */
+  taken = 0;
+
+  constructor(stream: AsyncIterable<Uint8Array>) {
+    this.#iterator = stream[Symbol.asyncIterator]();
+  }
+
+  /** The next piece of at most n bytes, as it lies in memory; undefined at the end. */
+  async piece(n: number): Promise<Uint8Array | undefined> {
+    while (this.#at === this.#chunk.byteLength) {
+      const { done, value } = await this.#iterator.next();
+      if (done === true) return undefined;
+      this.#chunk = value;
+      this.#at = 0;
+    }
+    return this.#cut(n);
+  }
+
+  /** The same without waiting, where a chunk is at hand. */
+  ready(n: number): Uint8Array | undefined {
+    return this.#at < this.#chunk.byteLength ? this.#cut(n) : undefined;
+  }
+
+  #cut(n: number): Uint8Array {
+    const end = Math.min(this.#at + n, this.#chunk.byteLength);
+    const piece = this.#chunk.subarray(this.#at, end);
+    this.taken += end - this.#at;
+    this.#at = end;
+    return piece;
+  }
+
+  /** Exactly n bytes; undefined where the stream ends before the first of them. */
+  async exactly(n: number): Promise<Uint8Array | undefined> {
+    const first = this.ready(n) ?? (await this.piece(n));
+    if (first === undefined) return undefined;
+    if (first.byteLength === n) return first;
+    const whole = new Uint8Array(n);
+    whole.set(first);
+    for (let at = first.byteLength; at < n; ) {
+      const next = await this.piece(n - at);
+      if (next === undefined) refuse("it ends in the middle");
+      whole.set(next, at);
+      at += next.byteLength;
+    }
+    return whole;
+  }
+
+  async skip(n: number): Promise<void> {
+    for (let left = n; left > 0; ) {
+      const piece = this.ready(left) ?? (await this.piece(left));
+      if (piece === undefined) refuse("it ends in the middle");
+      left -= piece.byteLength;
+    }
+  }
+}
+
+function text(block: Uint8Array, from: number, length: number): string {
+  let out = "";
+  for (let at = from; at < from + length && block[at] !== 0; at++) out += String.fromCharCode(block[at] as number);
+  return out;
+}
+
+/** Octal digits with spaces or NULs around them, or GNU's base-256, which may be negative. */
+export function parseNumber(block: Uint8Array, from: number, length: number, what: string): number {
+  const first = block[from] as number;
+  if (first === 0x80 || first === 0xff) {
+    let value = first === 0xff ? -1n : 0n;
+    for (let at = from + 1; at < from + length; at++) value = (value << 8n) | BigInt(block[at] as number);
+    const number = Number(value);
+    if (!Number.isSafeInteger(number)) refuse(`${what} is ${value}`);
+    return number;
+  }
+  const digits = text(block, from, length).trim();
+  if (digits === "") return 0;
+  if (!/^[0-7]+$/.test(digits)) refuse(`${what} is ${JSON.stringify(digits)}`);
+  return Number.parseInt(digits, 8);
+}
+
+function checkSum(block: Uint8Array): void {
+  let unsigned = 0;
+  let signed = 0;
+  for (let at = 0; at < blockSize; at++) {
+    const byte = at >= 148 && at < 156 ? 0x20 : (block[at] as number);
+    unsigned += byte;
+    signed += byte > 127 ? byte - 256 : byte;
+  }
+  const stored = parseNumber(block, 148, 8, "a checksum");
+  if (stored !== unsigned && stored !== signed) refuse("a header's checksum is wrong");
+}
+
+function isZero(block: Uint8Array): boolean {
+  for (let at = 0; at < blockSize; at++) if (block[at] !== 0) return false;
+  return true;
+}
+
+/** PAX records: "LENGTH KEY=VALUE\n", where the length counts itself. */
+export function parsePax(bytes: Uint8Array): Map<string, Uint8Array> {
+  const records = new Map<string, Uint8Array>();
+  for (let at = 0; at < bytes.byteLength; ) {
+    const space = bytes.indexOf(0x20, at);
+    const digits = space < 0 ? "" : text(bytes, at, space - at);
+    const length = /^[1-9][0-9]{0,6}$/.test(digits) ? Number(digits) : 0;
+    const end = at + length;
+    const equals = bytes.indexOf(0x3d, space + 1);
+    if (length === 0 || end > bytes.byteLength || bytes[end - 1] !== 0x0a || equals < 0 || equals >= end || space + 1 >= end)
+      refuse("a PAX record is malformed");
+    const key = Buffer.from(bytes.subarray(space + 1, equals)).toString("latin1");
+    if (key === "" || key.includes("\0")) refuse("a PAX record has no name");
+    records.set(key, bytes.slice(equals + 1, end - 1));
+    at = end;
+  }
+  return records;
+}
+
+function paxText(records: ReadonlyMap<string, Uint8Array>, key: string): string | undefined {
+  const value = records.get(key);
+  if (value === undefined) return undefined;
+  if (value.includes(0)) refuse(`the PAX record "${key}" has a NUL in it`);
+  return Buffer.from(value).toString("latin1");
+}
+
+function paxNumber(records: ReadonlyMap<string, Uint8Array>, key: string): number | undefined {
+  const value = paxText(records, key);
+  if (value === undefined) return undefined;
+  if (!/^(?:0|[1-9][0-9]{0,15})$/.test(value)) refuse(`the PAX record "${key}" is ${JSON.stringify(value)}`);
+  return Number(value);
+}
+
+function paxTime(records: ReadonlyMap<string, Uint8Array>): TarEntry["mtime"] | undefined {
+  const value = paxText(records, "mtime");
+  if (value === undefined) return undefined;
+  const match = /^(-?)([0-9]{1,15})(?:\.([0-9]*))?$/.exec(value);
+  if (match === null) refuse(`the PAX record "mtime" is ${JSON.stringify(value)}`);
+  const nanoseconds = Number((match[3] ?? "").slice(0, 9).padEnd(9, "0"));
+  const seconds = Number(match[2]);
+  if (match[1] !== "-") return { seconds, nanoseconds };
+  return nanoseconds === 0 ? { seconds: -seconds, nanoseconds } : { seconds: -seconds - 1, nanoseconds: 1e9 - nanoseconds };
+}
+
+const xattrPrefix = "SCHILY.xattr.";
+
+function xattrsOf(records: ReadonlyMap<string, Uint8Array>): ReadonlyMap<string, Uint8Array> {
+  const found = new Map<string, Uint8Array>();
+  for (const [key, value] of records) {
+    if (key.startsWith("GNU.sparse.")) refuse("it has sparse files, which layers do not");
+    if (key.startsWith(xattrPrefix)) found.set(key.slice(xattrPrefix.length), value);
+  }
+  return found;
+}
+
+const types: Readonly<Record<string, EntryType>> = {
+  "0": "file",
+  "\0": "file",
+  "7": "file",
+  "1": "link",
+  "2": "symlink",
+  "3": "char",
+  "4": "block",
+  "5": "directory",
+  "6": "fifo",
+};
+
+const nothing: ReadonlyMap<string, Uint8Array> = new Map();
+
+/** What headers before an entry's own have said of it. */
+interface Extra {
+  pax: ReadonlyMap<string, Uint8Array>;
+  name: string | undefined;
+  linkname: string | undefined;
+}
+
+function ustarName(block: Uint8Array): string {
+  const name = text(block, 0, 100);
+  const magic = text(block, 257, 6);
+  // Only POSIX's magic, "ustar" and a NUL, says that there is a prefix; GNU's has a space there.
+  const prefix = magic === "ustar" && block[262] === 0 ? text(block, 345, 155) : "";
+  return prefix === "" ? name : `${prefix}/${name}`;
+}
+
+function identity(value: number, what: string): number {
+  if (value < 0 || value > largestId) refuse(`${what} is ${value}`);
+  return value;
+}
+
+function entryOf(block: Uint8Array, flag: string, extra: Extra): TarEntry {
+  const { pax } = extra;
+  const name = paxText(pax, "path") ?? extra.name ?? ustarName(block);
+  const known = Object.hasOwn(types, flag) ? types[flag] : undefined;
+  if (known === undefined) refuse(`an entry has the type ${JSON.stringify(flag)}`);
+  const type = known === "file" && name.endsWith("/") ? "directory" : known;
+  const size = paxNumber(pax, "size") ?? parseNumber(block, 124, 12, "a size");
+  if (size < 0 || !Number.isSafeInteger(size)) refuse(`a size is ${size}`);
+  if (name === "") refuse("an entry has no name");
+  return {
+    type,
+    name,
+    linkname: paxText(pax, "linkpath") ?? extra.linkname ?? text(block, 157, 100),
+    mode: parseNumber(block, 100, 8, "a mode") & 0o7777,
+    uid: identity(paxNumber(pax, "uid") ?? parseNumber(block, 108, 8, "a uid"), "a uid"),
+    gid: identity(paxNumber(pax, "gid") ?? parseNumber(block, 116, 8, "a gid"), "a gid"),
+    size: type === "file" ? size : 0,
+    mtime: paxTime(pax) ?? { seconds: parseNumber(block, 136, 12, "a time"), nanoseconds: 0 },
+    major: type === "char" || type === "block" ? parseNumber(block, 329, 8, "a device") : 0,
+    minor: type === "char" || type === "block" ? parseNumber(block, 337, 8, "a device") : 0,
+    xattrs: pax.size === 0 ? nothing : xattrsOf(pax),
+  };
+}
+
+const padding = (size: number): number => (blockSize - (size % blockSize)) % blockSize;
+
+async function extraBody(source: ByteSource, block: Uint8Array): Promise<Uint8Array> {
+  const size = parseNumber(block, 124, 12, "a size");
+  if (size < 0 || size > mostExtra) refuse(`a header of ${size} bytes comes before an entry`);
+  const body = size === 0 ? new Uint8Array(0) : ((await source.exactly(size)) ?? refuse("it ends in the middle"));
+  const kept = body.slice();
+  await source.skip(padding(size));
+  return kept;
+}
+
+function longText(body: Uint8Array): string {
+  const end = body.indexOf(0);
+  return Buffer.from(end < 0 ? body : body.subarray(0, end)).toString("latin1");
+}
+
+/**
+ * The next entry; undefined at the archive's end. The caller takes the entry's `size` bytes from the source itself, and
+ * then `finishEntry`.
+ * @throws OciboxError INVALID for what is no sound archive
+ */
+export async function nextEntry(source: ByteSource): Promise<TarEntry | undefined> {
+  const extra: Extra = { pax: nothing, name: undefined, linkname: undefined };
+  for (let headers = 0; headers < 16; headers++) {
+    const block = await source.exactly(blockSize);
+    if (block === undefined) {
+      if (headers > 0) refuse("it ends in the middle");
+      return undefined;
+    }
+    if (isZero(block)) {
+      if (headers > 0) refuse("it ends in the middle of an entry's headers");
+      return undefined;
+    }
+    checkSum(block);
+    const flag = String.fromCharCode(block[156] as number);
+    switch (flag) {
+      case "x":
+        extra.pax = parsePax(await extraBody(source, block));
+        break;
+      case "g": {
+        const records = parsePax(await extraBody(source, block));
+        for (const key of records.keys()) if (key !== "comment") refuse(`it sets "${key}" for all that follows`);
+        break;
+      }
+      case "L":
+        extra.name = longText(await extraBody(source, block));
+        break;
+      case "K":
+        extra.linkname = longText(await extraBody(source, block));
+        break;
+      default:
+        return entryOf(block, flag, extra);
+    }
+  }
+  return refuse("too many headers come before an entry");
+}
+
+/** Passes over what fills an entry's last block. */
+export async function finishEntry(source: ByteSource, entry: TarEntry): Promise<void> {
+  const rest = padding(entry.size);
+  if (rest > 0) await source.skip(rest);
+}
+
+/** Reads what is left behind the archive's end, so that all of the stream is hashed. @returns bytes */
+export async function drain(source: ByteSource): Promise<number> {
+  let count = 0;
+  for (;;) {
+    const piece = source.ready(1 << 20) ?? (await source.piece(1 << 20));
+    if (piece === undefined) return count;
+    count += piece.byteLength;
+  }
+}
