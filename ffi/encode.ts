@@ -2,8 +2,8 @@
 import { type CallName, calls, type Kind } from "./calls.ts";
 import { nr } from "./machine.ts";
 import type { CallStep, Compare, Label, Slot, Step } from "./plan.ts";
-import type { Memory } from "./sys.ts";
 import { type LayoutName, layoutOf, layouts, type Placed } from "./structs.ts";
+import type { Memory } from "./sys.ts";
 
 /** A step (its index in the list given) that fails with `errno` (positive) instead of being done. */
 export interface Fault {

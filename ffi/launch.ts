@@ -8,7 +8,7 @@ import { initBinary } from "./init/blob.gen.ts";
 const seals = F_SEAL.F_SEAL_SEAL | F_SEAL.F_SEAL_SHRINK | F_SEAL.F_SEAL_GROW | F_SEAL.F_SEAL_WRITE;
 
 /** This machine cannot run init. */
-export class LaunchError extends Error {
+class LaunchError extends Error {
   override readonly name = "LaunchError";
 }
 
@@ -41,7 +41,7 @@ export function createInit(): OwnedFd {
 }
 
 /** A plan's image in a sealed memfd that init inherits. @throws SyscallError */
-export function createPlan(image: Uint8Array<ArrayBuffer>): OwnedFd {
+function createPlan(image: Uint8Array<ArrayBuffer>): OwnedFd {
   const flags = MFD.MFD_ALLOW_SEALING;
   // MFD_NOEXEC_SEAL is refused before 6.3.
   let fd = attempt("memfd_create", "ocibox-plan", flags | MFD.MFD_NOEXEC_SEAL);

@@ -1,12 +1,11 @@
 /** Calls and their arguments in strace's notation: the text of errors and of --explain. */
 import { type CallName, calls, type FlagKind, type Kind } from "./calls.ts";
 import * as constants from "./constants.ts";
-import { errnoWords } from "./errno.ts";
 
 export const single = new Set<Kind>(["FSCONFIG", "PR", "SECCOMP", "RLIMIT", "AF", "IOCTL", "F"]);
 
 /** A flag word by the names of its bits, "O_RDONLY|O_CLOEXEC"; what has no name stays in hexadecimal. */
-export function showFlags(kind: FlagKind, value: number | bigint): string {
+function showFlags(kind: FlagKind, value: number | bigint): string {
   const table: Readonly<Record<string, number>> = constants[kind];
   if (single.has(kind)) {
     for (const name in table) if (table[name] === Number(value)) return name;
@@ -27,7 +26,7 @@ export function showFlags(kind: FlagKind, value: number | bigint): string {
 }
 
 /** Text in C's quotes, cut after 200 characters. */
-export function showText(text: string): string {
+function showText(text: string): string {
   const cut = text.length > 200 ? text.slice(0, 200) : text;
   return `${JSON.stringify(cut)}${cut === text ? "" : "..."}`;
 }
@@ -111,9 +110,4 @@ export function showArg(kind: Kind, value: unknown): string {
 export function showCall(name: CallName, args: readonly unknown[]): string {
   const shown = calls[name].map(([, kind], index) => showArg(kind, args[index]));
   return `${name}(${shown.join(", ")})`;
-}
-
-/** An errno as it is printed after a call: its words. */
-export function showErrno(errno: number): string {
-  return errnoWords(errno);
 }

@@ -6,7 +6,7 @@ import type { CallName, calls, Kind } from "./calls.ts";
 import type { LayoutName } from "./structs.ts";
 
 /** A value of one call that a later one uses: a number at once (direct), or the slot it will be in (recording). */
-export type Scalar<V> = V | number | bigint;
+type Scalar<V> = V | number | bigint;
 
 /** Memory inside the plan's image that calls write and later steps read; recording only. */
 export interface Memory {
@@ -30,10 +30,10 @@ export interface Struct<V> {
 
 export type StructField<V> = Scalar<V> | string | Uint8Array | Memory | Struct<V>;
 
-export type Text<V> = string | Formatted<V> | null;
+type Text<V> = string | Formatted<V> | null;
 
 /** What an argument of each kind may be. */
-export type Arg<K extends Kind, V> = K extends "path" | "str"
+type Arg<K extends Kind, V> = K extends "path" | "str"
   ? // Bytes must end in a NUL: names in archives need not be UTF-8.
     Text<V> | Uint8Array
   : K extends "strv"
@@ -54,7 +54,7 @@ type ArgsOf<Table extends readonly (readonly [string, Kind])[], V> = {
 };
 
 /** The arguments of a call, in order. */
-export type CallArgs<N extends CallName, V> = ArgsOf<(typeof calls)[N], V>;
+type CallArgs<N extends CallName, V> = ArgsOf<(typeof calls)[N], V>;
 
 /** Every system call of calls.ts as a method; the result is the call's own. */
 export type Sys<V> = { readonly [N in CallName]: (...args: CallArgs<N, V>) => V };

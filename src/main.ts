@@ -100,7 +100,7 @@ async function report(error: unknown): Promise<number> {
   const { oneLine } = await import("./cli/explain-error.ts");
   const { text, exitCode } = oneLine(error);
   say(text);
-  if (debug && error instanceof Error) say(Bun.inspect(error));
+  if (debug && error instanceof Error) (await import("consola")).consola.error(error);
   return exitCode;
 }
 

@@ -82,7 +82,12 @@ const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc
 function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
   const mounts: Mount[] = [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
-    { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"] },
+    {
+      destination: "/dev",
+      type: "tmpfs",
+      source: "tmpfs",
+      options: ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"],
+    },
     {
       destination: "/dev/pts",
       type: "devpts",
@@ -92,11 +97,21 @@ function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
     // With the host's network namespace, sysfs would show its devices all the same: it is read-only in either case.
     { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
     { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
-    { destination: "/dev/shm", type: "tmpfs", source: "shm", options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
+    {
+      destination: "/dev/shm",
+      type: "tmpfs",
+      source: "shm",
+      options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+    },
   ];
   void network;
   if (facts.cgroup.mode !== "none")
-    mounts.push({ destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "ro"] });
+    mounts.push({
+      destination: "/sys/fs/cgroup",
+      type: "cgroup",
+      source: "cgroup",
+      options: ["nosuid", "noexec", "nodev", "ro"],
+    });
   return mounts;
 }
 
@@ -105,7 +120,12 @@ function fileMounts(input: BundleInput, taken: ReadonlySet<string>): Mount[] {
   for (const name of ["hostname", "hosts", "resolv.conf"]) {
     const destination = `/etc/${name}`;
     if (taken.has(destination)) continue;
-    mounts.push({ destination, type: "bind", source: `${input.files}/${name}`, options: ["bind", "nodev", "nosuid", "rprivate"] });
+    mounts.push({
+      destination,
+      type: "bind",
+      source: `${input.files}/${name}`,
+      options: ["bind", "nodev", "nosuid", "rprivate"],
+    });
   }
   return mounts;
 }
@@ -178,7 +198,9 @@ function securityOf(options: RunOptions, facts: HostFacts, bounding: readonly st
       throw new OciboxError(
         "UNSUPPORTED",
         `--security-opt ${option}: ${key === "apparmor" ? "AppArmor" : "SELinux"} ${
-          (key === "apparmor" ? facts.apparmor : facts.selinux) ? "profiles are not there yet" : "is not active on this machine"
+          (key === "apparmor" ? facts.apparmor : facts.selinux)
+            ? "profiles are not there yet"
+            : "is not active on this machine"
         }`,
       );
     else throw new OciboxError("USAGE", `--security-opt has no "${option}"`);
@@ -209,16 +231,21 @@ function needController(facts: HostFacts, flag: keyof typeof controllerOf, given
   if (facts.cgroup.writable && facts.cgroup.controllers.includes(name)) return true;
   if (!given) return false;
   const shown = flag === "pidsLimit" ? "--pids-limit" : `--${flag}`;
-  throw new OciboxError("HOST", `${shown} cannot be kept: this machine offers no writable cgroup with the ${name} controller`, {
-    hint: "see: ocibox info",
-  });
+  throw new OciboxError(
+    "HOST",
+    `${shown} cannot be kept: this machine offers no writable cgroup with the ${name} controller`,
+    {
+      hint: "see: ocibox info",
+    },
+  );
 }
 
 function resourcesOf(options: RunOptions, facts: HostFacts): Resources {
   const resources: Resources = { devices: [{ allow: false, access: "rwm" }] };
   if (options.memory !== undefined && needController(facts, "memory", true)) {
     const limit = parseSize(options.memory, "--memory");
-    if (limit < 6 << 20) throw new OciboxError("USAGE", `--memory is "${options.memory}", and less than 6m is too little to start`);
+    if (limit < 6 << 20)
+      throw new OciboxError("USAGE", `--memory is "${options.memory}", and less than 6m is too little to start`);
     resources.memory = { limit, swap: limit * 2 };
   }
   if (options.cpus !== undefined && needController(facts, "cpus", true)) resources.cpu = cpuQuota(options.cpus);
@@ -272,9 +299,7 @@ function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
     resources: resourcesOf(options, facts),
     rootfsPropagation: "rslave",
     ...(seccomp === undefined ? {} : { seccomp }),
-    ...(isolated
-      ? { sysctl: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } }
-      : {}),
+    ...(isolated ? { sysctl: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } } : {}),
     maskedPaths,
     readonlyPaths,
   };

@@ -82,13 +82,15 @@ export function lookUpUser(user: string, passwd: Uint8Array | undefined, group: 
   const accounts = passwdLines(passwd);
   const uid = number(who);
   if (uid === undefined && looksNumeric(who)) refuse(user, `"${who}" is not a user id from 0 to ${largest}`);
-  const account = uid === undefined ? accounts.find((each) => each.name === who) : accounts.find((each) => each.uid === uid);
+  const account =
+    uid === undefined ? accounts.find((each) => each.name === who) : accounts.find((each) => each.uid === uid);
   if (uid === undefined && account === undefined) refuse(user, `the image's /etc/passwd has no "${who}"`);
   const groups = groupLines(group);
   let gid = account?.gid ?? 0;
   if (ofGroup !== undefined) {
     const given = number(ofGroup);
-    if (given === undefined && looksNumeric(ofGroup)) refuse(user, `"${ofGroup}" is not a group id from 0 to ${largest}`);
+    if (given === undefined && looksNumeric(ofGroup))
+      refuse(user, `"${ofGroup}" is not a group id from 0 to ${largest}`);
     const named = given ?? groups.find((each) => each.name === ofGroup)?.gid;
     if (named === undefined) refuse(user, `the image's /etc/group has no "${ofGroup}"`);
     gid = named;

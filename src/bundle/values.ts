@@ -63,7 +63,11 @@ export function parseVolume(text: string, here: string): Volume {
     if (propagation.has(option) || plainOptions.has(option)) options.push(option);
     else if (!idleOptions.has(option)) refuse(`--volume is "${text}", and "${option}" is no option of a volume`);
   }
-  return { source: source.startsWith("/") ? cleanPath(source, "") : cleanPath(`${here}/${source}`, ""), destination: target, options };
+  return {
+    source: source.startsWith("/") ? cleanPath(source, "") : cleanPath(`${here}/${source}`, ""),
+    destination: target,
+    options,
+  };
 }
 
 export function volumeMount(volume: Volume): Mount {
@@ -77,10 +81,17 @@ export function tmpfsMount(text: string): Mount {
   const colon = text.indexOf(":");
   const destination = cleanPath(colon < 0 ? text : text.slice(0, colon), "the destination of --tmpfs");
   if (reserved.has(destination)) refuse(`--tmpfs is "${text}": ${destination} is the container's own`);
-  const given = colon < 0 ? [] : text.slice(colon + 1).split(",").filter((each) => each !== "");
+  const given =
+    colon < 0
+      ? []
+      : text
+          .slice(colon + 1)
+          .split(",")
+          .filter((each) => each !== "");
   const options = ["noexec", "nosuid", "nodev"].filter((each) => !given.includes(each.slice(2)));
   for (const option of given) {
-    if (/^(?:size|nr_blocks|nr_inodes|mode|uid|gid|mpol|huge)=/.test(option) || plainOptions.has(option)) options.push(option);
+    if (/^(?:size|nr_blocks|nr_inodes|mode|uid|gid|mpol|huge)=/.test(option) || plainOptions.has(option))
+      options.push(option);
     else refuse(`--tmpfs is "${text}", and "${option}" is no option of a tmpfs`);
   }
   return { destination, type: "tmpfs", source: "tmpfs", options };
@@ -92,7 +103,8 @@ export function parseUlimit(text: string): Rlimit {
   if (match === null) refuse(`--ulimit is "${text}", which is not NAME=SOFT or NAME=SOFT:HARD`);
   const type = `RLIMIT_${(match[1] ?? "").toUpperCase()}`;
   if (!Object.hasOwn(RLIMIT, type)) refuse(`--ulimit is "${text}": there is no limit "${match[1]}"`);
-  const value = (word: string): number => (word === "-1" || word === "unlimited" ? Number.MAX_SAFE_INTEGER : Number(word));
+  const value = (word: string): number =>
+    word === "-1" || word === "unlimited" ? Number.MAX_SAFE_INTEGER : Number(word);
   const soft = value(match[2] ?? "");
   const hard = match[3] === undefined ? soft : value(match[3]);
   if (soft > hard) refuse(`--ulimit is "${text}": the soft limit is above the hard one`);
@@ -117,12 +129,18 @@ export const usualCapabilities: readonly string[] = [
 function capability(text: string, flag: string): string {
   const upper = text.toUpperCase();
   const name = upper === "ALL" || upper.startsWith("CAP_") ? upper : `CAP_${upper}`;
-  if (name !== "ALL" && !Object.hasOwn(CAP, name)) refuse(`${flag} is "${text}", which is no capability`, "see: man 7 capabilities");
+  if (name !== "ALL" && !Object.hasOwn(CAP, name))
+    refuse(`${flag} is "${text}", which is no capability`, "see: man 7 capabilities");
   return name;
 }
 
 /** What is left of the usual capabilities and what comes to them. ALL stands for every one the kernel knows. */
-export function capabilities(add: readonly string[], drop: readonly string[], strict: boolean, lastCap: number): string[] {
+export function capabilities(
+  add: readonly string[],
+  drop: readonly string[],
+  strict: boolean,
+  lastCap: number,
+): string[] {
   const known = Object.keys(CAP).filter((name) => CAP[name as keyof typeof CAP] <= lastCap);
   const added = add.map((each) => capability(each, "--cap-add"));
   const dropped = drop.map((each) => capability(each, "--cap-drop"));
@@ -135,7 +153,8 @@ export function capabilities(add: readonly string[], drop: readonly string[], st
 /** --cpus as a quota in each 100 ms; microseconds. */
 export function cpuQuota(text: string): { quota: number; period: number } {
   const cpus = Number(text);
-  if (!/^\d*\.?\d+$/.test(text) || !(cpus >= 0.01)) refuse(`--cpus is "${text}", which is not a number of at least 0.01`);
+  if (!/^\d*\.?\d+$/.test(text) || !(cpus >= 0.01))
+    refuse(`--cpus is "${text}", which is not a number of at least 0.01`);
   return { quota: Math.round(cpus * 100_000), period: 100_000 };
 }
 

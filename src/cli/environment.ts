@@ -1,5 +1,6 @@
 /** -e and --env-file, as docker reads them. */
-import { readText } from "../runtime/files.ts";
+
+import { readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 
 /** KEY=VALUE as it is; KEY alone with the caller's value, or nothing where the caller has none. */

@@ -24,5 +24,7 @@ export function oneLine(error: unknown): { text: string; exitCode: number } {
 }
 
 function clean(text: string): string {
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, (found) => (found === "\n" ? " " : JSON.stringify(found).slice(1, -1)));
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, (found) =>
+    found === "\n" ? " " : JSON.stringify(found).slice(1, -1),
+  );
 }

@@ -1,8 +1,9 @@
 import { familiar, parseReference } from "../reference/reference.ts";
 import { openStore, type StoredImage } from "../store/store.ts";
-import { type Globals, places } from "./globals.ts";
+import type { Globals } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { ago, humanSize, print, table } from "./output.ts";
+import { tidied } from "./tidied.ts";
 
 interface Row {
   readonly repository: string;
@@ -38,13 +39,18 @@ export function command(globals: Globals): Command {
         quiet: { type: "boolean", alias: "q", description: "Only ids" },
         digests: { type: "boolean", description: "Also digests" },
         "no-trunc": { type: "boolean", description: "Whole ids" },
-        format: { type: "enum", options: ["table", "json"], default: "table", description: "table, or json: one object a line" },
+        format: {
+          type: "enum",
+          options: ["table", "json"],
+          default: "table",
+          description: "table, or json: one object a line",
+        },
         NAME: { type: "positional", required: false, description: "Only images of this name" },
       },
     },
     words: [0, 1],
     run(given) {
-      const store = openStore(places(globals).root);
+      const store = openStore(tidied(globals).root);
       const wanted = given.words[0];
       const only = wanted === undefined ? undefined : familiar(parseReference(wanted));
       const rows = store

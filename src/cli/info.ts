@@ -8,13 +8,13 @@ import type { Command } from "./options.ts";
 import { print } from "./output.ts";
 
 const fileSystems: Readonly<Record<number, string>> = {
-  0xef53: "ext4",
-  0x58465342: "xfs",
-  0x9123683e: "btrfs",
-  0x01021994: "tmpfs",
-  0x794c7630: "overlay",
-  0x6969: "nfs",
-  0x2fc12fc1: "zfs",
+  61267: "ext4",
+  1481003842: "xfs",
+  2435016766: "btrfs",
+  16914836: "tmpfs",
+  2035054128: "overlay",
+  26985: "nfs",
+  801189825: "zfs",
 };
 
 function fileSystemOf(path: string): string {

@@ -1,12 +1,13 @@
+import { readText } from "../../ffi/files.ts";
 import { containerDirectory, findContainer } from "../container/record.ts";
-import { readText } from "../runtime/files.ts";
 import { OciboxError } from "../errors.ts";
 import { familiar, familiarName, parseReference } from "../reference/reference.ts";
 import { openStore, type StoredImage } from "../store/store.ts";
-import { type Globals, places } from "./globals.ts";
+import type { Globals } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
+import { tidied } from "./tidied.ts";
 
 function imageShown(image: StoredImage): object {
   const digest = image.indexDigest ?? image.manifestDescriptor.digest;
@@ -58,7 +59,7 @@ export function command(globals: Globals): Command {
     },
     words: [1, Number.POSITIVE_INFINITY],
     run(given) {
-      const { root, state } = places(globals);
+      const { root, state } = tidied(globals);
       const type = given.text("type");
       const store = openStore(root);
       const shown = given.words.map((word) => {
@@ -67,7 +68,9 @@ export function command(globals: Globals): Command {
         const image = type === "container" ? undefined : store.find(imageWord(word));
         if (image !== undefined) return imageShown(image);
         const what = type ?? "container or image";
-        throw new OciboxError("NOT_FOUND", `there is no ${what} "${word}"`, { hint: "see: ocibox images, ocibox ps -a" });
+        throw new OciboxError("NOT_FOUND", `there is no ${what} "${word}"`, {
+          hint: "see: ocibox images, ocibox ps -a",
+        });
       });
       print(JSON.stringify(shown, null, 2));
       return 0;

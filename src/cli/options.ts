@@ -7,8 +7,12 @@ import type { ArgDef, CommandDef } from "citty";
 import { OciboxError } from "../errors.ts";
 
 /** An argument of citty's, which may be given more than once. */
-export type OptionDef = ArgDef & { readonly repeat?: boolean };
-export type Options = Readonly<Record<string, OptionDef>>;
+export type OptionDef = ArgDef & {
+  readonly repeat?: boolean;
+  /** Another long name, which the help does not show. */
+  readonly also?: string;
+};
+type Options = Readonly<Record<string, OptionDef>>;
 
 /** A command: citty's definition for help, and what it does with what was read. */
 export interface Command {
@@ -49,7 +53,8 @@ export class Given {
 
 function aliasesOf(def: OptionDef): readonly string[] {
   const alias = "alias" in def ? def.alias : undefined;
-  return alias === undefined ? [] : typeof alias === "string" ? [alias] : alias;
+  const named = alias === undefined ? [] : typeof alias === "string" ? [alias] : alias;
+  return def.also === undefined ? named : [...named, def.also];
 }
 
 /** Levenshtein's distance between two short words. */
@@ -109,7 +114,14 @@ function find(options: Options, word: string): Found | undefined {
   return undefined;
 }
 
-const truths: Readonly<Record<string, boolean>> = { true: true, "1": true, t: true, false: false, "0": false, f: false };
+const truths: Readonly<Record<string, boolean>> = {
+  true: true,
+  "1": true,
+  t: true,
+  false: false,
+  "0": false,
+  f: false,
+};
 
 /** Thrown instead of an error when help was asked for. */
 export class HelpAsked extends Error {
@@ -192,9 +204,13 @@ export function readOptions(argv: readonly string[], command: Command, name: str
   }
   const [least, most] = command.words;
   if (words.length < least) {
-    throw new OciboxError("USAGE", `ocibox ${name} wants ${least === 1 ? "an argument" : `${least} arguments`} and has ${words.length}`, {
-      hint: `see: ocibox ${name} --help`,
-    });
+    throw new OciboxError(
+      "USAGE",
+      `ocibox ${name} wants ${least === 1 ? "an argument" : `${least} arguments`} and has ${words.length}`,
+      {
+        hint: `see: ocibox ${name} --help`,
+      },
+    );
   }
   if (words.length > most) {
     throw new OciboxError("USAGE", `ocibox ${name} does not know what to do with "${words[most]}"`, {

@@ -29,8 +29,16 @@ export async function showOverview(
       description: "Run containers from one file: no daemon, no helper, nothing to install",
     },
     args: {
-      root: { type: "string", valueHint: "DIR", description: "Where images and containers are kept; $OCIBOX_ROOT (/var/lib/ocibox)" },
-      state: { type: "string", valueHint: "DIR", description: "Where the state of running containers is kept; $OCIBOX_STATE (/run/ocibox)" },
+      root: {
+        type: "string",
+        valueHint: "DIR",
+        description: "Where images and containers are kept; $OCIBOX_ROOT (/var/lib/ocibox)",
+      },
+      state: {
+        type: "string",
+        valueHint: "DIR",
+        description: "Where the state of running containers is kept; $OCIBOX_STATE (/run/ocibox)",
+      },
       debug: { type: "boolean", alias: "D", description: "After an error, show what led to it" },
       version: { type: "boolean", alias: "v", description: "Print the version" },
     },

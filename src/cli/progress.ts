@@ -22,7 +22,7 @@ const redrawInterval = 100;
 /** struct termios of the kernel is smaller: only whether the call succeeds matters. Bytes. */
 const termiosRoom = 64;
 
-export function isTerminal(fd: number): boolean {
+function isTerminal(fd: number): boolean {
   return attempt("ioctl", fd, IOCTL.TCGETS, new Uint8Array(new ArrayBuffer(termiosRoom))) >= 0;
 }
 

@@ -1,8 +1,9 @@
-import { familiar, parseReference } from "../reference/reference.ts";
 import { type ContainerStatus, listContainers } from "../container/record.ts";
-import { type Globals, places } from "./globals.ts";
+import { familiar, parseReference } from "../reference/reference.ts";
+import type { Globals } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { ago, print, table } from "./output.ts";
+import { tidied } from "./tidied.ts";
 
 function statusOf(each: ContainerStatus): string {
   if (each.running) return "Up";
@@ -25,12 +26,17 @@ export function command(globals: Globals): Command {
         all: { type: "boolean", alias: "a", description: "Also those that have ended" },
         quiet: { type: "boolean", alias: "q", description: "Only ids" },
         "no-trunc": { type: "boolean", description: "Whole ids and commands" },
-        format: { type: "enum", options: ["table", "json"], default: "table", description: "table, or json: one object a line" },
+        format: {
+          type: "enum",
+          options: ["table", "json"],
+          default: "table",
+          description: "table, or json: one object a line",
+        },
       },
     },
     words: [0, 0],
     run(given) {
-      const { root, state } = places(globals);
+      const { root, state } = tidied(globals);
       const shown = listContainers(root, state).filter((each) => each.running || given.flag("all"));
       const whole = given.flag("no-trunc");
       const id = (each: ContainerStatus): string => (whole ? each.id : each.id.slice(0, 12));

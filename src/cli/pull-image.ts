@@ -31,7 +31,10 @@ export async function pullByName(word: string, places: Places, wish: PullWish): 
   process.on("SIGTERM", stop);
   using progress = createProgress({ quiet: wish.quiet });
   try {
-    const repository = openRepository(reference, { ...(wish.authFile === undefined ? {} : { authfile: wish.authFile }) });
+    const repository = openRepository(reference, {
+      authfile: wish.authFile,
+      insecure: !wish.tlsVerify,
+    });
     return await pullImage(openStore(places.root), repository, reference, {
       ...(wish.platform === undefined ? {} : { platform: parsePlatform(wish.platform) }),
       events: progress,

@@ -7,7 +7,12 @@ import { print } from "./output.ts";
 export const pullOptions = {
   platform: { type: "string", valueHint: "OS/ARCH[/VARIANT]", description: "Image for another platform" },
   authfile: { type: "string", valueHint: "FILE", description: "Credentials file; $REGISTRY_AUTH_FILE" },
-  "tls-verify": { type: "boolean", default: true, description: "Demand HTTPS and a valid certificate" },
+  "tls-verify": {
+    type: "boolean",
+    default: true,
+    negativeDescription: "Plain HTTP and unknown certificates will do",
+    description: "Demand HTTPS and a valid certificate",
+  },
 } as const satisfies Record<string, OptionDef>;
 
 export function command(globals: Globals): Command {

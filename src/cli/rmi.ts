@@ -1,8 +1,9 @@
 import { openStore } from "../store/store.ts";
-import { type Globals, needRoot, places } from "./globals.ts";
+import { type Globals, needRoot } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
+import { tidied } from "./tidied.ts";
 
 export function command(globals: Globals): Command {
   return {
@@ -16,7 +17,7 @@ export function command(globals: Globals): Command {
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
       needRoot("ocibox rmi");
-      const store = openStore(places(globals).root);
+      const store = openStore(tidied(globals).root);
       for (const word of given.words) {
         for (const line of await store.remove(imageWord(word), { force: given.flag("force") })) print(line);
       }

@@ -1,12 +1,13 @@
 /** The flags of `ocibox run`, made into what the container is to be. */
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
-import { errnoOf, type ErrnoName, errnoTable } from "../../ffi/errno.ts";
-import type { RunOptions } from "../bundle/bundle.ts";
+import { type ErrnoName, errnoOf, errnoTable } from "../../ffi/errno.ts";
+import { readText } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
+import type { RunOptions } from "../bundle/bundle.ts";
 import { parseVolume, type Volume } from "../bundle/values.ts";
-import { readText } from "../runtime/files.ts";
-import { runContainer, tidy } from "../container/run.ts";
+import { runContainer } from "../container/run.ts";
+import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
 import { openStore, type Store, type StoredImage } from "../store/store.ts";
 import { environment } from "./environment.ts";
@@ -20,13 +21,18 @@ async function imageFor(word: string, store: Store, given: Given, places: Places
   const when = given.text("pull");
   const platformText = given.text("platform");
   if (when !== "always") {
-    const platform = platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
+    const platform =
+      platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
     const found = store.find(imageWord(word), platform);
-    if (found !== undefined && found.layers.every((layer) => store.hasLayer(layer.chainId))) return found;
+    if (found?.layers.every((layer) => store.hasLayer(layer.chainId))) return found;
     if (when === "never")
-      throw new OciboxError("NOT_FOUND", `the image "${word}" is not in the store, and --pull=never forbids fetching it`, {
-        hint: `fetch it with: ocibox pull ${word}`,
-      });
+      throw new OciboxError(
+        "NOT_FOUND",
+        `the image "${word}" is not in the store, and --pull=never forbids fetching it`,
+        {
+          hint: `fetch it with: ocibox pull ${word}`,
+        },
+      );
   }
   const { pullByName } = await import("./pull-image.ts");
   return pullByName(word, places, {
@@ -106,11 +112,13 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   const word = given.words[0] as string;
   const store = openStore(places.root);
   tidy(places.root, places.state);
+  using storeLock = store.lockShared();
   const image = await imageFor(word, store, given, places);
   return runContainer({
     image,
     imageName: word,
     store,
+    storeLock,
     ...places,
     options,
     init: given.flag("init"),

@@ -4,7 +4,10 @@ import { print } from "./output.ts";
 
 export function command(globals: Globals): Command {
   return {
-    def: { meta: { name: "version", description: "Print the version of ocibox, Bun and the specs it follows" }, args: {} },
+    def: {
+      meta: { name: "version", description: "Print the version of ocibox, Bun and the specs it follows" },
+      args: {},
+    },
     words: [0, 0],
     run() {
       print(`ocibox ${globals.version}`);

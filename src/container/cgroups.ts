@@ -2,7 +2,7 @@
 import { AT, AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn, readText, writeFully } from "../runtime/files.ts";
+import { namesIn, readText, writeFully } from "../../ffi/files.ts";
 import type { ContainerId } from "./state.ts";
 
 const mount = "/sys/fs/cgroup";

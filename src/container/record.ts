@@ -2,10 +2,10 @@
 import { AT, AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
+import { namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
-import type { ChainId, Digest } from "../spec/digest.ts";
 import { removeTree } from "../layer/remove-tree.ts";
-import { namesIn, readText, writeNew } from "../runtime/files.ts";
+import type { ChainId, Digest } from "../spec/digest.ts";
 import { type ContainerId, isContainerId, isRunning, sweep } from "./state.ts";
 
 /** container.json: ours, beside the OCI config.json. */
@@ -75,7 +75,8 @@ export function findContainer(root: string, state: string, word: string): Contai
   const begun = word === "" ? [] : all.filter((each) => each.id.startsWith(word));
   const [only] = begun;
   if (only !== undefined && begun.length === 1) return only;
-  if (begun.length > 1) throw new OciboxError("INVALID", `${begun.length} containers have an id that begins with "${word}"`);
+  if (begun.length > 1)
+    throw new OciboxError("INVALID", `${begun.length} containers have an id that begins with "${word}"`);
   throw new OciboxError("NOT_FOUND", `there is no container "${word}"`, { hint: "see: ocibox ps -a" });
 }
 
@@ -106,7 +107,7 @@ export function takeName(root: string, id: ContainerId, name: string): void {
   });
 }
 
-export function releaseName(root: string, id: ContainerId, name: string | undefined): void {
+function releaseName(root: string, id: ContainerId, name: string | undefined): void {
   if (name === undefined || name.includes("/") || name === id) return;
   const target = new Uint8Array(new ArrayBuffer(128));
   const length = attempt("readlinkat", AT_FDCWD, nameLink(root, name), target, 128);

@@ -3,11 +3,12 @@
  * this process becomes init, which runs the plan. Nothing after that is JavaScript.
  */
 import { AT_FDCWD, F, O, S } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { direct } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
-import type { Step } from "../../ffi/plan.ts";
+import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
+import type { Step } from "../../ffi/plan.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { createSpec, type RunOptions } from "../bundle/bundle.ts";
 import { OciboxError } from "../errors.ts";
@@ -18,17 +19,8 @@ import { readInRoot } from "../rootfs/read.ts";
 import { hostFacts } from "../runtime/host.ts";
 import type { Spec } from "../spec/runtime.ts";
 import type { Store, StoredImage } from "../store/store.ts";
-import { cgroupsPath, endLeftovers } from "./cgroups.ts";
-import { makeDirectories, readText, writeNew } from "../runtime/files.ts";
-import {
-  type ContainerRecord,
-  containerDirectory,
-  containersDirectory,
-  removeContainer,
-  takeName,
-  tidyAfterReboot,
-  tidyUp,
-} from "./record.ts";
+import { cgroupsPath } from "./cgroups.ts";
+import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
 import { type Claim, claim } from "./state.ts";
 
 export interface RunRequest {
@@ -36,6 +28,8 @@ export interface RunRequest {
   /** As the user named it. */
   readonly imageName: string;
   readonly store: Store;
+  /** Shared, since before the image was looked up: freed when the container's record keeps its layers. */
+  readonly storeLock: OwnedFd;
   readonly root: string;
   readonly state: string;
   /** What the bundle is made by; id, hostname and the like are filled in here. */
@@ -53,16 +47,6 @@ export interface RunRequest {
 const mostAccounts = 4 << 20;
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
-
-/** Removes what killed commands and reboots have left; cheap where there is nothing. */
-export function tidy(root: string, state: string): void {
-  if (attempt("faccessat2", AT_FDCWD, state, 0, 0) < 0) {
-    makeDirectories(state);
-    tidyAfterReboot(root, state);
-    return;
-  }
-  tidyUp(root, state, endLeftovers);
-}
 
 function hostsFile(hostname: string): string {
   return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t${hostname}\n`;
@@ -123,6 +107,7 @@ function prepare(request: RunRequest, claimed: Claim, undo: DisposableStack): Pr
     autoRemove: request.autoRemove,
   };
   writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
+  request.storeLock[Symbol.dispose]();
   const hostname = options.hostname ?? id.slice(0, 12);
   writeNetworkFiles(directory, hostname, options.network === "host");
   const rootfs = prepareOverlay(
@@ -132,7 +117,7 @@ function prepare(request: RunRequest, claimed: Claim, undo: DisposableStack): Pr
       work: `${directory}/work`,
       volatile: request.autoRemove,
     },
-    directory,
+    `${directory}/work`,
   );
   undo.use(rootfs);
   const facts = hostFacts();
@@ -156,20 +141,25 @@ function contextFor(request: RunRequest, claimed: Claim, prepared: Prepared): Pl
   const directory = containerDirectory(root, claimed.id);
   return {
     rootfs: prepared.rootfs.fd,
-    mountpoint: directory,
+    // Ours alone, and empty for everybody: not the folder itself, whose files are bound into the container.
+    mountpoint: `${directory}/work`,
     interactive: request.interactive,
     init: request.init,
     sources: sourceKinds(prepared.spec),
     cleanup(p, code, note) {
       if (!request.autoRemove) {
-        const file = p.carryOn().openat(AT_FDCWD, `${directory}/exit`, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_CLOEXEC, 0o600);
+        const file = p
+          .carryOn()
+          .openat(AT_FDCWD, `${directory}/exit`, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_CLOEXEC, 0o600);
         note(file);
         // 255 and a newline is the longest; what is left of the text is blank.
         note(p.carryOn().write(file, p.text`${code}   `, 4));
         return;
       }
       if (request.name !== undefined) note(p.carryOn().unlinkat(AT_FDCWD, `${root}/names/${request.name}`, 0));
-      const containers = p.carryOn().openat(AT_FDCWD, containersDirectory(root), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
+      const containers = p
+        .carryOn()
+        .openat(AT_FDCWD, containersDirectory(root), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
       note(containers);
       p.add({ op: "remove", dirfd: containers, name: claimed.id });
       // Gone, or something of it could not be removed: then the next command tries again.

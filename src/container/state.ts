@@ -8,8 +8,8 @@
 import { AT_FDCWD, F, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
+import { makeDirectories, namesIn } from "../../ffi/files.ts";
 import { hasName, tryLock } from "../../ffi/lock.ts";
-import { makeDirectories, namesIn } from "../runtime/files.ts";
 
 /** 64 hexadecimal digits, as docker's. */
 export type ContainerId = string & { readonly containerId: unique symbol };

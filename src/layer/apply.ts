@@ -10,8 +10,8 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
-import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 import { removeTree } from "./remove-tree.ts";
+import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 
 export interface ApplyOptions {
   /** The unpacked layers below, the uppermost first: hard links may point there. Awaited only if one does. */
@@ -100,7 +100,8 @@ class Applier {
       direct.close(fd);
       this.#directories.delete(known);
     }
-    for (const known of this.#times.keys()) if (known === path || known.startsWith(`${path}/`)) this.#times.delete(known);
+    for (const known of this.#times.keys())
+      if (known === path || known.startsWith(`${path}/`)) this.#times.delete(known);
   }
 
   #remember(path: string, fd: number): number {
@@ -230,8 +231,10 @@ class Applier {
   async #body(fd: number, size: number, source: ByteSource): Promise<void> {
     const buffer = this.#buffer;
     for (let left = size; left > 0; ) {
-      const piece = source.ready(Math.min(left, buffer.byteLength)) ?? (await source.piece(Math.min(left, buffer.byteLength)));
-      if (piece === undefined) throw new OciboxError("INVALID", "the layer is not a sound tar archive: it ends in the middle");
+      const piece =
+        source.ready(Math.min(left, buffer.byteLength)) ?? (await source.piece(Math.min(left, buffer.byteLength)));
+      if (piece === undefined)
+        throw new OciboxError("INVALID", "the layer is not a sound tar archive: it ends in the middle");
       // The stream's memory is JavaScript's and may move; the kernel reads from ours.
       buffer.set(piece);
       for (let at = 0; at < piece.byteLength; )
@@ -264,8 +267,10 @@ class Applier {
   async #link(place: Place, entry: TarEntry): Promise<void> {
     const target = this.#place(entry.linkname, false);
     if (target.path === place.path) refuse(entry.name, "a hard link to itself");
-    const link = (name: Uint8Array): number => attempt("linkat", target.parent, raw(target.base), place.parent, name, 0);
-    if (attempt("faccessat2", target.parent, raw(target.base), 0, AT.AT_SYMLINK_NOFOLLOW) < 0) await this.#copyUp(target, entry);
+    const link = (name: Uint8Array): number =>
+      attempt("linkat", target.parent, raw(target.base), place.parent, name, 0);
+    if (attempt("faccessat2", target.parent, raw(target.base), 0, AT.AT_SYMLINK_NOFOLLOW) < 0)
+      await this.#copyUp(target, entry);
     this.#create(place, link);
   }
 
@@ -282,7 +287,10 @@ class Applier {
       using from = new OwnedFd(fd);
       if (this.#copy(from.fd, target)) return;
     }
-    refuse(entry.name, `a hard link to ${JSON.stringify(entry.linkname)}, which is in neither this layer nor one below`);
+    refuse(
+      entry.name,
+      `a hard link to ${JSON.stringify(entry.linkname)}, which is in neither this layer nor one below`,
+    );
   }
 
   #copy(from: number, target: Place): boolean {
@@ -330,7 +338,8 @@ class Applier {
     const kind = { char: S.S_IFCHR, block: S.S_IFBLK, fifo: S.S_IFIFO }[entry.type as "char" | "block" | "fifo"];
     if (entry.type === "char" && entry.major === 0 && entry.minor === 0)
       refuse(entry.name, "the device 0:0, which is a whiteout to overlay");
-    if (entry.major < 0 || entry.major > 0xfff || entry.minor < 0 || entry.minor > 0xfffff) refuse(entry.name, "no such device");
+    if (entry.major < 0 || entry.major > 0xfff || entry.minor < 0 || entry.minor > 0xfffff)
+      refuse(entry.name, "no such device");
     const device = (entry.minor & 0xff) | (entry.major << 8) | ((entry.minor & ~0xff) << 12);
     this.#create(place, (name) => attempt("mknodat", place.parent, name, kind | 0o600, device));
     this.#finish(place, entry);

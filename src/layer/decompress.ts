@@ -11,7 +11,10 @@ function declared(mediaType: string): Compression {
   if (/(?:\+gzip|\.gzip|tar\.gzip)$/.test(mediaType)) return "gzip";
   if (/(?:\+zstd|tar\.zstd)$/.test(mediaType)) return "zstd";
   if (/(?:\.tar|layer\.v1\.tar|nondistributable\.v1\.tar)$/.test(mediaType)) return "none";
-  throw new OciboxError("UNSUPPORTED", `a layer has the media type ${JSON.stringify(mediaType)}, which ocibox does not know`);
+  throw new OciboxError(
+    "UNSUPPORTED",
+    `a layer has the media type ${JSON.stringify(mediaType)}, which ocibox does not know`,
+  );
 }
 
 function found(head: Uint8Array): Compression {
@@ -103,7 +106,10 @@ function onceFree(transform: ReturnType<typeof createGunzip>, resume: () => void
   transform.on("error", go);
 }
 
-async function* rest(first: Uint8Array<ArrayBuffer>, more: AsyncIterator<Uint8Array<ArrayBuffer>>): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+async function* rest(
+  first: Uint8Array<ArrayBuffer>,
+  more: AsyncIterator<Uint8Array<ArrayBuffer>>,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   yield first;
   for (;;) {
     const { done, value } = await more.next();
@@ -144,5 +150,10 @@ export async function* decompress(mediaType: string, stream: AsyncIterable<Uint8
 function isDecompressorError(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   const code = "code" in error ? String(error.code) : "";
-  return code.startsWith("Z_") || code.startsWith("ZSTD") || code === "ERR_TRAILING_JUNK_AFTER_STREAM_END" || error instanceof TypeError;
+  return (
+    code.startsWith("Z_") ||
+    code.startsWith("ZSTD") ||
+    code === "ERR_TRAILING_JUNK_AFTER_STREAM_END" ||
+    error instanceof TypeError
+  );
 }

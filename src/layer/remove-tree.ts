@@ -31,7 +31,8 @@ function* names(fd: number): Generator<Uint8Array> {
       const start = at + 19;
       let end = start;
       while (entries[end] !== 0) end++;
-      const isDot = entries[start] === 0x2e && (end - start === 1 || (end - start === 2 && entries[start + 1] === 0x2e));
+      const isDot =
+        entries[start] === 0x2e && (end - start === 1 || (end - start === 2 && entries[start + 1] === 0x2e));
       if (isDot) continue;
       const name = alloc(end - start + 1);
       name.set(entries.subarray(start, end));
@@ -97,5 +98,6 @@ export function removeTree(directory: number, name: Name): void {
     while (sweep(top.fd, (inner) => emptyOne(top.fd, inner)) > 0);
   }
   const removed = attempt("unlinkat", directory, name, AT.AT_REMOVEDIR);
-  if (removed < 0 && removed !== ENOENT) throw new SyscallError("unlinkat", [directory, name, AT.AT_REMOVEDIR], -removed);
+  if (removed < 0 && removed !== ENOENT)
+    throw new SyscallError("unlinkat", [directory, name, AT.AT_REMOVEDIR], -removed);
 }

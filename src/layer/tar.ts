@@ -6,7 +6,7 @@
  */
 import { OciboxError } from "../errors.ts";
 
-export type EntryType = "file" | "link" | "symlink" | "char" | "block" | "directory" | "fifo";
+type EntryType = "file" | "link" | "symlink" | "char" | "block" | "directory" | "fifo";
 
 export interface TarEntry {
   readonly type: EntryType;
@@ -144,7 +144,14 @@ export function parsePax(bytes: Uint8Array): Map<string, Uint8Array> {
     const length = /^[1-9][0-9]{0,6}$/.test(digits) ? Number(digits) : 0;
     const end = at + length;
     const equals = bytes.indexOf(0x3d, space + 1);
-    if (length === 0 || end > bytes.byteLength || bytes[end - 1] !== 0x0a || equals < 0 || equals >= end || space + 1 >= end)
+    if (
+      length === 0 ||
+      end > bytes.byteLength ||
+      bytes[end - 1] !== 0x0a ||
+      equals < 0 ||
+      equals >= end ||
+      space + 1 >= end
+    )
       refuse("a PAX record is malformed");
     const key = Buffer.from(bytes.subarray(space + 1, equals)).toString("latin1");
     if (key === "" || key.includes("\0")) refuse("a PAX record has no name");
@@ -176,7 +183,9 @@ function paxTime(records: ReadonlyMap<string, Uint8Array>): TarEntry["mtime"] | 
   const nanoseconds = Number((match[3] ?? "").slice(0, 9).padEnd(9, "0"));
   const seconds = Number(match[2]);
   if (match[1] !== "-") return { seconds, nanoseconds };
-  return nanoseconds === 0 ? { seconds: -seconds, nanoseconds } : { seconds: -seconds - 1, nanoseconds: 1e9 - nanoseconds };
+  return nanoseconds === 0
+    ? { seconds: -seconds, nanoseconds }
+    : { seconds: -seconds - 1, nanoseconds: 1e9 - nanoseconds };
 }
 
 const xattrPrefix = "SCHILY.xattr.";

@@ -98,7 +98,11 @@ function limitsV2(b: Builder, directory: string, resources: Resources): void {
   const { p } = b;
   const { memory, cpu, pids } = resources;
   // The controllers must be handed down by the root; where they are already, nothing changes.
-  const wanted = [pids === undefined ? "" : "+pids", memory === undefined ? "" : "+memory", cpu === undefined ? "" : "+cpu"];
+  const wanted = [
+    pids === undefined ? "" : "+pids",
+    memory === undefined ? "" : "+memory",
+    cpu === undefined ? "" : "+cpu",
+  ];
   for (const controller of wanted) {
     if (controller === "") continue;
     p.field(`the ${controller.slice(1)} controller`);

@@ -14,7 +14,15 @@ import { Builder, cloneByFd, moveByFd } from "./builder.ts";
 import { type CgroupPlan, joinCgroups, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups.ts";
 import type { HostFacts } from "./facts.ts";
 import { becomeUser, execute, setRlimits } from "./identity.ts";
-import { coverDirectory, makeMounts, makeReadonly, maskPaths, type Mounted, readonlyRoot, type SourceKinds } from "./mounts.ts";
+import {
+  coverDirectory,
+  type Mounted,
+  makeMounts,
+  makeReadonly,
+  maskPaths,
+  readonlyRoot,
+  type SourceKinds,
+} from "./mounts.ts";
 
 export interface PlanContext {
   /** A detached mount: a descriptor that init inherits, or the slot that a recording leaves it in. */
@@ -58,7 +66,8 @@ function unsupported(field: string): never {
 
 function refuseUnsupported(spec: Spec): Process {
   const { process, linux } = spec;
-  if (process?.args === undefined || process.args.length === 0) throw new OciboxError("INVALID", "process.args is empty");
+  if (process?.args === undefined || process.args.length === 0)
+    throw new OciboxError("INVALID", "process.args is empty");
   if (spec.hooks !== undefined) unsupported("hooks");
   if (process.apparmorProfile !== undefined) unsupported("process.apparmorProfile");
   if (process.selinuxLabel !== undefined) unsupported("process.selinuxLabel");
@@ -69,8 +78,10 @@ function refuseUnsupported(spec: Spec): Process {
     if (namespace.path !== undefined) unsupported(`linux.namespaces[${namespace.type}].path`);
     if (namespace.type === "user" || namespace.type === "time") unsupported(`linux.namespaces[${namespace.type}]`);
   }
-  if (!(linux?.namespaces ?? []).some((each) => each.type === "mount")) unsupported("a container without a mount namespace");
-  if (!(linux?.namespaces ?? []).some((each) => each.type === "pid")) unsupported("a container without a PID namespace");
+  if (!(linux?.namespaces ?? []).some((each) => each.type === "mount"))
+    unsupported("a container without a mount namespace");
+  if (!(linux?.namespaces ?? []).some((each) => each.type === "pid"))
+    unsupported("a container without a PID namespace");
   return process;
 }
 
@@ -90,7 +101,12 @@ function descriptorMessage(p: Recorder, name: string): { message: ReturnType<typ
   const control = p.memory(`${name}.control`, controlSize, controlHead);
   const byte = p.memory(`${name}.byte`, 8);
   const iov = struct<Slot>("iovec", { iov_base: byte, iov_len: 1 });
-  const message = struct<Slot>("msghdr", { msg_iov: iov, msg_iovlen: 1, msg_control: control, msg_controllen: controlSize });
+  const message = struct<Slot>("msghdr", {
+    msg_iov: iov,
+    msg_iovlen: 1,
+    msg_control: control,
+    msg_controllen: controlSize,
+  });
   return { message, control };
 }
 
@@ -161,7 +177,9 @@ class Compiler {
     const memory = p.memory("pidfd", 8);
     const pid = p.sys.clone3(
       struct<Slot>("clone_args", {
-        flags: BigInt(namespaceFlags(this.spec) | CLONE.CLONE_PIDFD) | (cgroup === undefined ? 0n : BigInt(CLONE.CLONE_INTO_CGROUP)),
+        flags:
+          BigInt(namespaceFlags(this.spec) | CLONE.CLONE_PIDFD) |
+          (cgroup === undefined ? 0n : BigInt(CLONE.CLONE_INTO_CGROUP)),
         pidfd: memory,
         exit_signal: SIG.SIGCHLD,
         ...(cgroup === undefined ? {} : { cgroup }),
@@ -286,7 +304,10 @@ class Compiler {
     const { p, b } = this;
     p.field("process.terminal");
     if (mounted.pts === undefined || mounted.dev === undefined || sockets.console === undefined)
-      throw new OciboxError("INVALID", "process.terminal wants a devpts on /dev/pts and a tmpfs on /dev among the mounts");
+      throw new OciboxError(
+        "INVALID",
+        "process.terminal wants a devpts on /dev/pts and a tmpfs on /dev among the mounts",
+      );
     const master = p.sys.openat(mounted.pts, "ptmx", O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC, 0);
     p.sys.ioctl(master, IOCTL.TIOCSPTLCK, p.memory("unlock", 8));
     const slave = p.sys.ioctl(master, IOCTL.TIOCGPTPEER, O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC);
@@ -319,7 +340,8 @@ class Compiler {
     const sysctl = this.spec.linux?.sysctl ?? {};
     for (const key in sysctl) {
       p.field(`linux.sysctl[${key}]`);
-      if (mounted.proc === undefined) throw new OciboxError("INVALID", "linux.sysctl wants a proc on /proc among the mounts");
+      if (mounted.proc === undefined)
+        throw new OciboxError("INVALID", "linux.sysctl wants a proc on /proc among the mounts");
       const path = this.sysctlPath(key);
       b.write(mounted.proc, `sys/${path}`, sysctl[key] ?? "");
     }
@@ -331,7 +353,10 @@ class Compiler {
       (key.startsWith("net.") && this.has("network")) ||
       (/^(?:kernel\.(?:shm[a-z_]*|msg[a-z_]*|sem)|fs\.mqueue\.[a-z_]+)$/.test(key) && this.has("ipc"));
     if (!own || !/^[a-z0-9_]+(?:\.[A-Za-z0-9_-]+)+$/.test(key))
-      throw new OciboxError("INVALID", `linux.sysctl: ${JSON.stringify(key)} is not of a namespace that the container has to itself`);
+      throw new OciboxError(
+        "INVALID",
+        `linux.sysctl: ${JSON.stringify(key)} is not of a namespace that the container has to itself`,
+      );
     return key.replaceAll(".", "/");
   }
 
@@ -421,4 +446,3 @@ class Compiler {
 export function compile(spec: Spec, facts: HostFacts, context: PlanContext): Recorder {
   return new Compiler(spec, facts, context).all();
 }
-

@@ -37,7 +37,7 @@ export function setRlimits(b: Builder, rlimits: readonly Rlimit[]): void {
   });
 }
 
-export function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
+function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
   if (seccomp === undefined) return;
   b.p.field("linux.seccomp");
   const filter = filterFor(seccomp, facts.machine);
@@ -51,7 +51,8 @@ function words(names: readonly string[], field: string): readonly [low: number, 
   let high = 0;
   for (const name of names) {
     const number = Object.hasOwn(CAP, name) ? CAP[name as keyof typeof CAP] : undefined;
-    if (number === undefined) throw new OciboxError("INVALID", `${field}: there is no capability ${JSON.stringify(name)}`);
+    if (number === undefined)
+      throw new OciboxError("INVALID", `${field}: there is no capability ${JSON.stringify(name)}`);
     if (number < 32) low |= 1 << number;
     else high |= 1 << (number - 32);
   }
@@ -120,7 +121,9 @@ function enterCwd(b: Builder, cwd: string): void {
     flags: O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC,
     resolve: RESOLVE.RESOLVE_NO_MAGICLINKS | RESOLVE.RESOLVE_IN_ROOT,
   });
-  const fd = b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.openat2(-100, cwd, how, 24);
+  const fd = b.p
+    .with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` })
+    .sys.openat2(-100, cwd, how, 24);
   b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.fchdir(fd);
 }
 
@@ -177,5 +180,10 @@ export function execute(p: Recorder, args: readonly string[], env: readonly stri
   p.branch(denied, "==", 0, notFound);
   p.add({ op: "fail", errno: errnoOf("EACCES"), says: `${says}: permission denied`, blame: "command" });
   p.place(notFound);
-  p.add({ op: "fail", errno: errnoOf("ENOENT"), says: `${says}: executable file not found in $PATH`, blame: "command" });
+  p.add({
+    op: "fail",
+    errno: errnoOf("ENOENT"),
+    says: `${says}: executable file not found in $PATH`,
+    blame: "command",
+  });
 }

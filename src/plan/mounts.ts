@@ -1,5 +1,16 @@
 /** mounts, the default devices, masked and read-only paths as steps. All targets are descriptors inside the root. */
-import { AT, AT_FDCWD, FSCONFIG, FSMOUNT, FSOPEN, MOUNT_ATTR, MOVE_MOUNT, O, OPEN_TREE, S } from "../../ffi/constants.ts";
+import {
+  AT,
+  AT_FDCWD,
+  FSCONFIG,
+  FSMOUNT,
+  FSOPEN,
+  MOUNT_ATTR,
+  MOVE_MOUNT,
+  O,
+  OPEN_TREE,
+  S,
+} from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Label, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
@@ -34,7 +45,14 @@ function newMount(b: Builder, type: string, source: string, options: MountOption
   return sys.fsmount(fs, FSMOUNT.FSMOUNT_CLOEXEC, options.set);
 }
 
-function setAttributes(b: Builder, mount: Slot | number, set: number, clear: number, propagation: number, flags = 0): void {
+function setAttributes(
+  b: Builder,
+  mount: Slot | number,
+  set: number,
+  clear: number,
+  propagation: number,
+  flags = 0,
+): void {
   const attr = struct<Slot>("mount_attr", {
     ...(set === 0 ? {} : { attr_set: set }),
     ...(clear === 0 ? {} : { attr_clr: clear }),

@@ -56,7 +56,11 @@ export function readMountOptions(options: readonly string[], field: string): Mou
     } else if (Object.hasOwn(propagations, option)) propagation = propagations[option] ?? 0;
     else if (option === "bind" || option === "rbind") bind = option;
     else if (option === "defaults") continue;
-    else if (/^(?:r(?:ro|rw|nosuid|suid|nodev|dev|noexec|exec|noatime|relatime|strictatime)|r?idmap|tmpcopyup|sync|async|dirsync|mand|nomand|remount|silent|loud)$/.test(option))
+    else if (
+      /^(?:r(?:ro|rw|nosuid|suid|nodev|dev|noexec|exec|noatime|relatime|strictatime)|r?idmap|tmpcopyup|sync|async|dirsync|mand|nomand|remount|silent|loud)$/.test(
+        option,
+      )
+    )
       throw new OciboxError("UNSUPPORTED", `${field}: the mount option "${option}" is not supported yet`);
     else {
       const equals = option.indexOf("=");

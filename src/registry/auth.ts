@@ -27,7 +27,7 @@ export interface AuthContext {
 
 /** What to do when a login fails. */
 export function loginHint(host: string, problems: readonly string[] = []): string {
-  const hint = `log in with "podman login ${host}" or "docker login ${host}", whose files are read`;
+  const hint = `log in with: podman login ${host}, or docker login ${host} (ocibox reads the files of both)`;
   return problems.length === 0 ? hint : `${problems.join("; ")}; ${hint}`;
 }
 
@@ -36,7 +36,7 @@ export function loginHint(host: string, problems: readonly string[] = []): strin
  * or the cloud's metadata service, unless it is itself there.
  * @throws OciboxError REGISTRY
  */
-export function checkRealm(realm: string, context: Pick<AuthContext, "base" | "doing" | "host">): URL {
+function checkRealm(realm: string, context: Pick<AuthContext, "base" | "doing" | "host">): URL {
   const refuse = (why: string): never => {
     throw new OciboxError(
       "REGISTRY",

@@ -20,6 +20,8 @@ export interface RepositoryOptions {
   /** Folders with certificates and hosts.toml for each host; those of podman, docker and containerd if left out. */
   readonly certsDirs?: readonly string[] | undefined;
   readonly timing?: Partial<Timing> | undefined;
+  /** --tls-verify=false */
+  readonly insecure?: boolean | undefined;
 }
 
 const accept = [ociIndex, ociManifest, dockerIndex, dockerManifest].join(", ");
@@ -68,7 +70,7 @@ class DistributionRepository implements Repository {
 
   async #findServers(): Promise<Server[]> {
     const env = this.options.env ?? process.env;
-    const config: ConfigOptions = { env, certsDirs: this.options.certsDirs };
+    const config: ConfigOptions = { env, certsDirs: this.options.certsDirs, insecure: this.options.insecure };
     const timing = { ...defaultTiming, ...this.options.timing };
     const endpoints = await endpointsFor(this.reference, config);
     const credentials = (endpoint: Endpoint) =>

@@ -32,6 +32,8 @@ export interface ConfigOptions {
   readonly env: Environment;
   /** Folders with a folder for each host. */
   readonly certsDirs?: readonly string[] | undefined;
+  /** --tls-verify=false: the upstream itself is taken for insecure, its mirrors are not. */
+  readonly insecure?: boolean | undefined;
 }
 
 const defaultCertsDirs = ["/etc/containers/certs.d", "/etc/docker/certs.d", "/etc/containerd/certs.d"] as const;
@@ -267,9 +269,10 @@ async function fromHostsToml(upstream: Endpoint, options: ConfigOptions): Promis
  */
 export async function endpointsFor(reference: Reference, options: ConfigOptions): Promise<Endpoint[]> {
   const name = `${reference.registry}/${reference.repository}`;
+  const lax = options.insecure === true;
   const found = await registryTableFor(name, options.env);
   if (found === undefined) {
-    const upstream = plainEndpoint(reference.registry, reference.repository, false, false);
+    const upstream = plainEndpoint(reference.registry, reference.repository, lax, false);
     return (await fromHostsToml(upstream, options)) ?? [upstream];
   }
   const [table, covered] = found;
@@ -282,7 +285,7 @@ export async function endpointsFor(reference: Reference, options: ConfigOptions)
   };
   const kind = reference.digest === undefined ? "tag-only" : "digest-only";
   const mirrors = table.mirrors.filter((mirror) => mirror.for === "all" || mirror.for === kind);
-  const upstream = at(table.location, table.insecure, false);
+  const upstream = at(table.location, table.insecure || lax, false);
   return [
     ...mirrors.map((mirror) => at(mirror.location, mirror.insecure, true)),
     ...((await fromHostsToml(upstream, options)) ?? [upstream]),

@@ -24,7 +24,7 @@ const dockerHubKey = "https://index.docker.io/v1/";
 const helperTimeout = 20_000;
 
 /** Where credentials are looked for, first hit wins (conventions of podman and docker). */
-export function credentialFiles(options: CredentialOptions): string[] {
+function credentialFiles(options: CredentialOptions): string[] {
   const { env } = options;
   const home = env.HOME;
   const under = (folder: string | undefined, rest: string) =>

@@ -49,7 +49,7 @@ export interface Policy {
 }
 
 /** The server stopped answering in the middle: worth another try. */
-export class StallError extends Error {
+class StallError extends Error {
   override readonly name = "StallError";
 }
 

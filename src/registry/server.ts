@@ -46,7 +46,7 @@ export interface RegistryError {
 }
 
 /** Text from a server in an error of ours: on one line, without control characters, short. */
-export function quietly(text: string): string {
+function quietly(text: string): string {
   const plain = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
   return plain.length > 200 ? `${plain.slice(0, 200)}…` : plain;
 }

@@ -3,7 +3,19 @@
  * What it makes is a detached mount: nobody sees it until init puts it in the container's own mount namespace, and it
  * is gone when the last descriptor of it is.
  */
-import { AT, AT_FDCWD, CLONE, FSCONFIG, FSMOUNT, FSOPEN, MNT, MOUNT_ATTR, MS, O, OPEN_TREE } from "../../ffi/constants.ts";
+import {
+  AT,
+  AT_FDCWD,
+  CLONE,
+  FSCONFIG,
+  FSMOUNT,
+  FSOPEN,
+  MNT,
+  MOUNT_ATTR,
+  MS,
+  O,
+  OPEN_TREE,
+} from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
@@ -31,7 +43,7 @@ function nameOf(path: string): string {
 }
 
 /** The overlay as a detached mount without device files: the calls alone, for either back end. Kernel 6.8 or newer. */
-export function mountOverlay<V>(sys: Sys<V>, tree: OverlayTree): V {
+function mountOverlay<V>(sys: Sys<V>, tree: OverlayTree): V {
   const fs = sys.fsopen("overlay", FSOPEN.FSOPEN_CLOEXEC);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "source", "ocibox", 0);
   for (const layer of tree.lower) sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "lowerdir+", nameOf(layer), 0);

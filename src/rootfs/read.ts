@@ -26,7 +26,8 @@ export function readInRoot(root: number, path: string, most: number): Uint8Array
   const size = readField("statx", stat, "stx_size");
   if ((readField("statx", stat, "stx_mode") & S.S_IFMT) !== S.S_IFREG)
     throw new OciboxError("INVALID", `the image's /${path} is not a regular file`);
-  if (size > most) throw new OciboxError("INVALID", `the image's /${path} has ${size} bytes, which is more than ${most}`);
+  if (size > most)
+    throw new OciboxError("INVALID", `the image's /${path} has ${size} bytes, which is more than ${most}`);
   const bytes = alloc(size + 1);
   let at = 0;
   while (at < size) {

@@ -1,9 +1,9 @@
 /** What this host is, asked of the kernel in as few calls as can be. */
 import { AT, AT_FDCWD, MAGIC, RLIMIT } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
+import { readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import type { CgroupMode, HostFacts } from "../plan/facts.ts";
-import { readText } from "./files.ts";
 
 const cgroupMount = "/sys/fs/cgroup";
 const W_OK = 2;

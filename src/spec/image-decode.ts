@@ -19,8 +19,8 @@ import { type Json, OddNumber, parseStrictJson } from "./strict-json.ts";
 
 /** distribution-spec, "Pushing Manifests": what registries must take at least; here the most that is read. Bytes. */
 export const manifestLimit = 4 << 20;
-export const indexEntryLimit = 10_000;
-export const layerLimit = 500;
+const indexEntryLimit = 10_000;
+const layerLimit = 500;
 
 export interface DecodeOptions {
   /** For the error: "the manifest of "alpine"". */

@@ -27,14 +27,14 @@ export interface Process {
   oomScoreAdj?: number;
 }
 
-export interface User {
+interface User {
   uid: number;
   gid: number;
   umask?: number;
   additionalGids?: number[];
 }
 
-export interface Capabilities {
+interface Capabilities {
   bounding?: string[];
   effective?: string[];
   inheritable?: string[];

@@ -10,7 +10,7 @@ export class OddNumber {
 
 export type Json = null | boolean | number | string | OddNumber | readonly Json[] | JsonObject;
 /** Without a prototype. */
-export interface JsonObject {
+interface JsonObject {
   readonly [key: string]: Json;
 }
 

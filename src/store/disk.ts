@@ -100,7 +100,9 @@ export async function* streamFile(path: string): AsyncGenerator<Uint8Array> {
 export function hasFile(path: string, size: number): boolean {
   const stat = alloc(256);
   if (attempt("statx", AT_FDCWD, path, 0x100, 0x201, stat) < 0) return false;
-  return (readField("statx", stat, "stx_mode") & 0o170000) === 0o100000 && readField("statx", stat, "stx_size") === size;
+  return (
+    (readField("statx", stat, "stx_mode") & 0o170000) === 0o100000 && readField("statx", stat, "stx_size") === size
+  );
 }
 
 export function exists(path: string): boolean {
@@ -117,5 +119,9 @@ export function storeError(error: unknown, doing: string): unknown {
     EIO: "the disk reports an error: see dmesg",
   };
   const hint = hints[error.code ?? ""];
-  return new OciboxError("STORE", `${doing}: ${error.message}`, hint === undefined ? { cause: error } : { hint, cause: error });
+  return new OciboxError(
+    "STORE",
+    `${doing}: ${error.message}`,
+    hint === undefined ? { cause: error } : { hint, cause: error },
+  );
 }

@@ -5,6 +5,7 @@
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
+import { namesIn } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import { applyLayer } from "../layer/apply.ts";
@@ -13,8 +14,7 @@ import { removeTree } from "../layer/remove-tree.ts";
 import { ByteSource } from "../layer/tar.ts";
 import { canonical, type Reference } from "../reference/reference.ts";
 import type { Repository } from "../registry/repository.ts";
-import { namesIn } from "../runtime/files.ts";
-import { type ChainId, chainIds, type Digest, type DiffId, hexOf } from "../spec/digest.ts";
+import { type ChainId, chainIds, type DiffId, type Digest, hexOf } from "../spec/digest.ts";
 import type { Descriptor, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeManifestOrIndex } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches, selectPlatform, showPlatform } from "../spec/platform.ts";
@@ -43,13 +43,20 @@ interface Resolved {
 }
 
 /** The platform's manifest, through an index where there is one. */
-async function resolve(repository: Repository, reference: Reference, platform: Platform, options: PullOptions): Promise<Resolved> {
+async function resolve(
+  repository: Repository,
+  reference: Reference,
+  platform: Platform,
+  options: PullOptions,
+): Promise<Resolved> {
   let what: string = reference.digest ?? reference.tag ?? "latest";
   let indexBytes: Uint8Array | undefined;
   let chosen: Platform | undefined;
   for (let depth = 0; depth <= mostNesting; depth++) {
     const fetched = await repository.manifest(what, { signal: options.signal });
-    const decoded = decodeManifestOrIndex(fetched.bytes, fetched.mediaType, { what: `the manifest of "${repository.name}"` });
+    const decoded = decodeManifestOrIndex(fetched.bytes, fetched.mediaType, {
+      what: `the manifest of "${repository.name}"`,
+    });
     if (decoded.kind === "manifest") {
       const descriptor: Descriptor = {
         mediaType: decoded.manifest.mediaType,
@@ -208,7 +215,8 @@ class Puller {
     let total = 0;
     const onBytes = (count: number): void => {
       total = count;
-      if (total > size) throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has more than the ${size} bytes promised`);
+      if (total > size)
+        throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has more than the ${size} bytes promised`);
       options.events.layerBytes(digest, count);
     };
     const source = haveBlob
@@ -221,9 +229,15 @@ class Puller {
     else await this.unpack(layer, raw, directory);
     const found = `sha256:${hasher.digest("hex")}`;
     if (found !== digest || total !== size)
-      throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has the digest ${found} and ${total} of ${size} bytes`, {
-        hint: haveBlob ? `remove "${store.blobPath(digest)}" and pull again` : "the registry or something on the way is at fault",
-      });
+      throw new OciboxError(
+        "DIGEST_MISMATCH",
+        `the layer ${digest} has the digest ${found} and ${total} of ${size} bytes`,
+        {
+          hint: haveBlob
+            ? `remove "${store.blobPath(digest)}" and pull again`
+            : "the registry or something on the way is at fault",
+        },
+      );
     if (file !== undefined) {
       direct.fsync(file.fd);
       renameDurably(blobTemporary, store.blobPath(digest));
@@ -237,7 +251,10 @@ class Puller {
     const { size } = layer.descriptor;
     const onBytes = (total: number): void => {
       if (total > bombFrom && total > size * bombRatio)
-        throw new OciboxError("INVALID", `the layer ${layer.descriptor.digest} grows to more than ${bombRatio} times its size`);
+        throw new OciboxError(
+          "INVALID",
+          `the layer ${layer.descriptor.digest} grows to more than ${bombRatio} times its size`,
+        );
     };
     direct.mkdirat(AT_FDCWD, directory, 0o755);
     direct.fchmodat(AT_FDCWD, directory, 0o755);
@@ -245,7 +262,10 @@ class Puller {
     const plain = counted(decompress(layer.descriptor.mediaType, raw), hasher, onBytes);
     const lowers = async (): Promise<string[]> => {
       await Promise.all(this.#finished.slice(0, layer.index));
-      return this.layers.slice(0, layer.index).map((each) => this.store.layerPath(each.chainId)).reverse();
+      return this.layers
+        .slice(0, layer.index)
+        .map((each) => this.store.layerPath(each.chainId))
+        .reverse();
     };
     try {
       await applyLayer(root.fd, new ByteSource(plain), { lowers, most: size * bombRatio });
@@ -254,7 +274,10 @@ class Puller {
     }
     const diffId = `sha256:${hasher.digest("hex")}`;
     if (diffId !== layer.diffId)
-      throw new OciboxError("DIGEST_MISMATCH", `the layer ${layer.descriptor.digest} has the DiffID ${diffId}, and the image promises ${layer.diffId}`);
+      throw new OciboxError(
+        "DIGEST_MISMATCH",
+        `the layer ${layer.descriptor.digest} has the DiffID ${diffId}, and the image promises ${layer.diffId}`,
+      );
     direct.syncfs(root.fd);
   }
 
@@ -305,7 +328,12 @@ function workspace(store: Store, owned: DisposableStack): string {
  * @returns the image, now in the store
  * @throws OciboxError; the store is as it was then, but for layers that were finished
  */
-export async function pullImage(store: Store, repository: Repository, reference: Reference, options: PullOptions): Promise<StoredImage> {
+export async function pullImage(
+  store: Store,
+  repository: Repository,
+  reference: Reference,
+  options: PullOptions,
+): Promise<StoredImage> {
   const started = performance.now();
   try {
     store.prepare();
@@ -331,22 +359,39 @@ async function pullLocked(
   const { manifest } = resolved;
   const configBytes = store.hasBlob(manifest.config.digest, manifest.config.size)
     ? store.readBlob(manifest.config.digest, mostConfig)
-    : await whole(repository.blob(manifest.config, { signal: options.signal }), mostConfig, "the image's configuration");
-  const config = decodeImageConfig(configBytes, { layers: manifest.layers.length, what: `the configuration of "${repository.name}"` });
+    : await whole(
+        repository.blob(manifest.config, { signal: options.signal }),
+        mostConfig,
+        "the image's configuration",
+      );
+  const config = decodeImageConfig(configBytes, {
+    layers: manifest.layers.length,
+    what: `the configuration of "${repository.name}"`,
+  });
   if (!platformMatches(config, platform))
-    throw new OciboxError("PLATFORM", `the image "${repository.name}" is for ${showPlatform(config)}, not ${showPlatform(platform)}`, {
-      hint: `ask for it with: --platform ${showPlatform(config)}`,
-    });
+    throw new OciboxError(
+      "PLATFORM",
+      `the image "${repository.name}" is for ${showPlatform(config)}, not ${showPlatform(platform)}`,
+      {
+        hint: `ask for it with: --platform ${showPlatform(config)}`,
+      },
+    );
   const chains = chainIds(config.rootfs.diff_ids);
-  const layers = manifest.layers.map((descriptor, index): Layer => ({
-    descriptor,
-    diffId: config.rootfs.diff_ids[index] as DiffId,
-    chainId: chains[index] as ChainId,
-    index,
-  }));
+  const layers = manifest.layers.map(
+    (descriptor, index): Layer => ({
+      descriptor,
+      diffId: config.rootfs.diff_ids[index] as DiffId,
+      chainId: chains[index] as ChainId,
+      index,
+    }),
+  );
   const name = canonical(reference);
   const digest: Digest = resolved.descriptor.digest;
-  options.events.resolved(name, digest, layers.map((layer) => layer.descriptor));
+  options.events.resolved(
+    name,
+    digest,
+    layers.map((layer) => layer.descriptor),
+  );
   const abort = new AbortController();
   const signal = AbortSignal.any([options.signal, abort.signal]);
   const puller = new Puller(store, repository, { ...options, signal }, temporary, layers);
@@ -365,4 +410,3 @@ async function pullLocked(
   if (image === undefined) throw new OciboxError("STORE", `the image "${name}" was pulled and is not in the store`);
   return image;
 }
-

@@ -7,25 +7,34 @@ import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { OwnedFd as Fd } from "../../ffi/fd.ts";
+import { namesIn, readText } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
-import { namesIn, readText } from "../runtime/files.ts";
-import { type ChainId, chainIds, type Digest, type DiffId, hexOf, isDigest, sha256 } from "../spec/digest.ts";
+import { type ChainId, chainIds, type DiffId, type Digest, hexOf, isDigest, sha256 } from "../spec/digest.ts";
 import type { Descriptor, ImageConfig, Manifest, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeManifest } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches } from "../spec/platform.ts";
-import { exists, hasFile, makePrivate, openForWriting, readFile, renameDurably, replaceFile, writeAll } from "./disk.ts";
+import {
+  exists,
+  hasFile,
+  makePrivate,
+  openForWriting,
+  readFile,
+  renameDurably,
+  replaceFile,
+  writeAll,
+} from "./disk.ts";
 
 /** image-spec, annotations.md: the name an entry of index.json goes by. */
-export const refName = "org.opencontainers.image.ref.name";
+const refName = "org.opencontainers.image.ref.name";
 /** Ours: the multi-platform index that a manifest was chosen from. */
-export const indexAnnotation = "dev.ocibox.index.digest";
+const indexAnnotation = "dev.ocibox.index.digest";
 
 const mostManifest = 4 << 20;
 const mostIndex = 64 << 20;
 
-export interface StoredLayer {
+interface StoredLayer {
   readonly descriptor: Descriptor;
   readonly diffId: DiffId;
   readonly chainId: ChainId;
@@ -79,7 +88,8 @@ export class Store {
   /** Makes the layout where there is none. */
   prepare(): void {
     if (exists(`${this.root}/image/index.json`)) return;
-    for (const part of ["image/blobs/sha256", "layers", "tmp", "trash", "containers"]) makePrivate(`${this.root}/${part}`);
+    for (const part of ["image/blobs/sha256", "layers", "tmp", "trash", "containers"])
+      makePrivate(`${this.root}/${part}`);
     using lock = this.#lock("index.lock", "exclusive");
     void lock;
     if (exists(`${this.root}/image/index.json`)) return;
@@ -178,14 +188,18 @@ export class Store {
     const annotations = { [refName]: name, ...(indexDigest === undefined ? {} : { [indexAnnotation]: indexDigest }) };
     const entry: Descriptor = { ...descriptor, annotations };
     this.#changeIndex((manifests) => [
-      ...manifests.filter((each) => each.annotations?.[refName] !== name || !samePlatform(each.platform, entry.platform)),
+      ...manifests.filter(
+        (each) => each.annotations?.[refName] !== name || !samePlatform(each.platform, entry.platform),
+      ),
       entry,
     ]);
   }
 
   #image(entries: readonly Descriptor[]): StoredImage {
     const [descriptor] = entries as [Descriptor];
-    const manifest = decodeManifest(this.readBlob(descriptor.digest, mostManifest), descriptor.mediaType, { trusted: true });
+    const manifest = decodeManifest(this.readBlob(descriptor.digest, mostManifest), descriptor.mediaType, {
+      trusted: true,
+    });
     const config = decodeImageConfig(this.readBlob(manifest.config.digest, mostManifest), {
       trusted: true,
       layers: manifest.layers.length,
@@ -224,18 +238,25 @@ export class Store {
     return this.#byId(word, manifests);
   }
 
-  #choose(candidates: readonly Descriptor[], all: readonly Descriptor[], platform: Platform | undefined): StoredImage | undefined {
+  #choose(
+    candidates: readonly Descriptor[],
+    all: readonly Descriptor[],
+    platform: Platform | undefined,
+  ): StoredImage | undefined {
     const wanted = platform ?? hostPlatform();
     const match =
       candidates.find((each) => each.platform === undefined || platformMatches(each.platform, wanted)) ??
       (platform === undefined && candidates.length === 1 ? candidates[0] : undefined);
-    return match === undefined ? undefined : this.#image([match, ...all.filter((each) => each !== match && each.digest === match.digest)]);
+    return match === undefined
+      ? undefined
+      : this.#image([match, ...all.filter((each) => each !== match && each.digest === match.digest)]);
   }
 
   #byId(word: string, manifests: readonly Descriptor[]): StoredImage | undefined {
     const hex = word.startsWith("sha256:") ? word.slice(7) : word;
     const found = this.#grouped(manifests).filter((image) => hexOf(image.configDigest).startsWith(hex));
-    if (found.length > 1) throw new OciboxError("INVALID", `${found.length} images have an id that begins with "${word}"`);
+    if (found.length > 1)
+      throw new OciboxError("INVALID", `${found.length} images have an id that begins with "${word}"`);
     return found[0];
   }
 

@@ -26,7 +26,8 @@ export async function describeTree(root: string, leaveOut: readonly string[] = [
   const lines: string[] = [];
   const links = new Map<string, string>();
   const entries: string[][] = [];
-  for (let at = 0; at + fields.length <= words.length; at += fields.length) entries.push(words.slice(at, at + fields.length));
+  for (let at = 0; at + fields.length <= words.length; at += fields.length)
+    entries.push(words.slice(at, at + fields.length));
   entries.sort((a, b) => ((a[0] ?? "") < (b[0] ?? "") ? -1 : 1));
   for (const [path = "", type = "", mode, owner, time, target, inode = "", count, size] of entries) {
     if (gone(path)) continue;
@@ -52,9 +53,17 @@ async function xattrs(root: string): Promise<Map<string, string>> {
     const [head = "", ...rest] = block.split("\n").filter((line) => line !== "");
     if (!head.startsWith("# file: ")) continue;
     // getfattr writes odd bytes as \ooo
-    const name = head.slice(8).replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+    const name = head
+      .slice(8)
+      .replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
     const path = name.replace(/^\.\/?/, "");
-    found.set(path, rest.filter((line) => !line.startsWith("trusted.overlay.") && !line.startsWith("user.rootlesscontainers")).sort().join(" "));
+    found.set(
+      path,
+      rest
+        .filter((line) => !line.startsWith("trusted.overlay.") && !line.startsWith("user.rootlesscontainers"))
+        .sort()
+        .join(" "),
+    );
   }
   return new Map([...found].filter(([, value]) => value !== ""));
 }

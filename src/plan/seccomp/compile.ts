@@ -65,7 +65,8 @@ function ret(action: number): Instruction {
 }
 
 function halves(value: number, path: string): readonly [high: number, low: number] {
-  if (!Number.isInteger(value) || value < -(2 ** 53) || value > 2 ** 53) refuse(path, `the value ${value} is not exact`);
+  if (!Number.isInteger(value) || value < -(2 ** 53) || value > 2 ** 53)
+    refuse(path, `the value ${value} is not exact`);
   const bits = BigInt.asUintN(64, BigInt(value));
   return [Number(bits >> 32n), Number(bits & 0xffffffffn)];
 }
@@ -79,9 +80,19 @@ function comparison(arg: SyscallArg, missBy: (rest: number) => number, path: str
   const miss = missBy;
   switch (arg.op) {
     case "SCMP_CMP_EQ":
-      return [[LD_ABS, 0, 0, high], [JMP_JEQ, 0, miss(2), hi], [LD_ABS, 0, 0, low], [JMP_JEQ, 0, miss(0), lo]];
+      return [
+        [LD_ABS, 0, 0, high],
+        [JMP_JEQ, 0, miss(2), hi],
+        [LD_ABS, 0, 0, low],
+        [JMP_JEQ, 0, miss(0), lo],
+      ];
     case "SCMP_CMP_NE":
-      return [[LD_ABS, 0, 0, high], [JMP_JEQ, 0, 2, hi], [LD_ABS, 0, 0, low], [JMP_JEQ, miss(0), 0, lo]];
+      return [
+        [LD_ABS, 0, 0, high],
+        [JMP_JEQ, 0, 2, hi],
+        [LD_ABS, 0, 0, low],
+        [JMP_JEQ, miss(0), 0, lo],
+      ];
     case "SCMP_CMP_GT":
     case "SCMP_CMP_GE": {
       const last = arg.op === "SCMP_CMP_GT" ? JMP_JGT : JMP_JGE;

@@ -11,7 +11,11 @@ import { makeProfile } from "./profile.ts";
 const madeBefore = new WeakSet<LinuxSeccomp>();
 
 /** The default profile. @param usualOnes whether the capabilities are the usual ones, for which it is ready */
-export function defaultProfile(machine: "x64" | "arm64", capabilities: readonly string[], usualOnes: boolean): LinuxSeccomp {
+export function defaultProfile(
+  machine: "x64" | "arm64",
+  capabilities: readonly string[],
+  usualOnes: boolean,
+): LinuxSeccomp {
   if (!usualOnes) return makeProfile(machine, capabilities);
   const profile = JSON.parse(usual[machine].profile) as LinuxSeccomp;
   madeBefore.add(profile);

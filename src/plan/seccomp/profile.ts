@@ -74,9 +74,7 @@ const families: readonly (readonly [op: string, value: number])[] = [
 ];
 
 function allow(names: string[], args?: LinuxSyscall["args"]): LinuxSyscall {
-  return args === undefined
-    ? { names, action: "SCMP_ACT_ALLOW" }
-    : { names, action: "SCMP_ACT_ALLOW", args };
+  return args === undefined ? { names, action: "SCMP_ACT_ALLOW" } : { names, action: "SCMP_ACT_ALLOW", args };
 }
 
 /** The profile for a bounding set. @param capabilities the container's bounding set: "CAP_CHOWN", … */

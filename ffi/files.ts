@@ -1,9 +1,9 @@
 /** Small files of ocibox's own, through system calls alone: node:fs costs a millisecond at start. */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct, tolerate } from "../../ffi/direct.ts";
-import { errnoOf } from "../../ffi/errno.ts";
-import { OwnedFd } from "../../ffi/fd.ts";
-import { alloc } from "../../ffi/structs.ts";
+import { AT_FDCWD, O } from "./constants.ts";
+import { attempt, direct, tolerate } from "./direct.ts";
+import { errnoOf } from "./errno.ts";
+import { OwnedFd } from "./fd.ts";
+import { alloc } from "./structs.ts";
 
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
