@@ -3,6 +3,7 @@
  * outside of that directory: each name is walked from its descriptor, one component at a time, and no symlink of the
  * archive is followed out of it.
  */
+import { timesOf } from "../../ffi/attributes.ts";
 import { AT, O, RESOLVE, S } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
@@ -10,6 +11,7 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
+import { inheritAttributes, raw } from "./implied.ts";
 import { removeTree } from "./remove-tree.ts";
 import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 
@@ -35,13 +37,6 @@ function refuse(name: string, why: string): never {
   throw new OciboxError("INVALID", `the layer has ${JSON.stringify(name)}, ${why}`);
 }
 
-/** A name's bytes with a NUL behind them, for the kernel; names are a byte a character. */
-function raw(name: string): Uint8Array {
-  const bytes = alloc(name.length + 1);
-  for (let at = 0; at < name.length; at++) bytes[at] = name.charCodeAt(at);
-  return bytes;
-}
-
 /** The components of a member's name. @throws for "..", NULs and names that no file system takes */
 function components(name: string): string[] {
   if (name.includes("\0")) refuse(name, "a name with a NUL in it");
@@ -63,17 +58,6 @@ interface Place {
   readonly path: string;
 }
 
-/** Sets both times; the access time is the modification time. */
-function timesOf(mtime: TarEntry["mtime"]): Uint8Array {
-  const bytes = alloc(32);
-  const view = new DataView(bytes.buffer);
-  for (const at of [0, 16]) {
-    view.setBigInt64(at, BigInt(mtime.seconds), true);
-    view.setBigInt64(at + 8, BigInt(mtime.nanoseconds), true);
-  }
-  return bytes;
-}
-
 class Applier {
   readonly root: number;
   readonly options: ApplyOptions;
@@ -81,6 +65,8 @@ class Applier {
   readonly #directories = new Map<string, number>();
   /** Directories whose times are set at the end, when nothing more is put in them. */
   readonly #times = new Map<string, TarEntry["mtime"]>();
+  /** Directories that are there because of what is in them; "" is the root. */
+  readonly #implied = new Set<string>([""]);
   readonly #buffer = alloc(1 << 20);
 
   constructor(root: number, options: ApplyOptions) {
@@ -102,6 +88,7 @@ class Applier {
     }
     for (const known of this.#times.keys())
       if (known === path || known.startsWith(`${path}/`)) this.#times.delete(known);
+    for (const known of this.#implied) if (known === path || known.startsWith(`${path}/`)) this.#implied.delete(known);
   }
 
   #remember(path: string, fd: number): number {
@@ -132,6 +119,7 @@ class Applier {
     if (fd === -errnoOf("ENOENT") && make) {
       direct.mkdirat(above, name, 0o755);
       direct.fchmodat(above, name, 0o755);
+      this.#implied.add(path);
       fd = attempt("openat", above, name, directoryFlags, 0);
     }
     // A symlink of this layer where a directory is meant: it is followed inside the layer, and nowhere else.
@@ -209,8 +197,10 @@ class Applier {
     direct.fchownat(place.parent, name, entry.uid, entry.gid, AT.AT_SYMLINK_NOFOLLOW);
     if (entry.type !== "symlink") direct.fchmodat(place.parent, name, entry.mode);
     if (entry.xattrs.size > 0) this.#setXattrs(`/proc/self/fd/${place.parent}/${place.base}`, entry);
-    if (entry.type === "directory") this.#times.set(place.path, entry.mtime);
-    else direct.utimensat(place.parent, name, timesOf(entry.mtime), AT.AT_SYMLINK_NOFOLLOW);
+    if (entry.type === "directory") {
+      this.#times.set(place.path, entry.mtime);
+      this.#implied.delete(place.path);
+    } else direct.utimensat(place.parent, name, timesOf(entry.mtime), AT.AT_SYMLINK_NOFOLLOW);
   }
 
   async #file(place: Place, entry: TarEntry, source: ByteSource): Promise<void> {
@@ -352,6 +342,7 @@ class Applier {
     direct.fchmodat(this.root, ".", entry.mode);
     if (entry.xattrs.size > 0) this.#setXattrs(`/proc/self/fd/${this.root}/.`, entry);
     this.#times.set("", entry.mtime);
+    this.#implied.delete("");
   }
 
   async apply(entry: TarEntry, source: ByteSource): Promise<void> {
@@ -390,6 +381,11 @@ class Applier {
     }
   }
 
+  /** What the archive has not said of its directories, from the layers below. */
+  async finishImplied(): Promise<void> {
+    if (this.#implied.size > 0) inheritAttributes(this.root, this.#implied, await this.options.lowers());
+  }
+
   /** Directories' times, those deepest first. */
   finishTimes(): void {
     for (const [path, mtime] of [...this.#times].reverse()) {
@@ -420,6 +416,7 @@ export async function applyLayer(root: number, source: ByteSource, options: Appl
       await applier.apply(entry, source);
       await finishEntry(source, entry);
     }
+    await applier.finishImplied();
     applier.finishTimes();
     await drain(source);
     return { entries };

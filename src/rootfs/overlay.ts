@@ -3,6 +3,7 @@
  * What it makes is a detached mount: nobody sees it until init puts it in the container's own mount namespace, and it
  * is gone when the last descriptor of it is.
  */
+import { copyAttributes } from "../../ffi/attributes.ts";
 import {
   AT,
   AT_FDCWD,
@@ -95,6 +96,9 @@ function hasLowerPlus(): boolean {
  * @throws OciboxError HOST where the kernel will not, with the reason
  */
 export function prepareOverlay(tree: OverlayTree, place: string): OwnedFd {
+  // The root's attributes are those of the uppermost directory, which is the container's own.
+  const [uppermost] = tree.lower;
+  if (uppermost !== undefined) copyAttributes(uppermost, tree.upper);
   try {
     return new OwnedFd(mountOverlay(direct, tree));
   } catch (error) {

@@ -11,7 +11,7 @@ async function output(command: readonly string[], cwd: string): Promise<string> 
   return Buffer.from(out).toString("latin1");
 }
 
-const fields = ["%P", "%y", "%m", "%U:%G", "%T@", "%l", "%i", "%n", "%s"] as const;
+const fields = ["%P", "%y", "%m", "%U:%G", "%T@", "%l", "%i", "%s"] as const;
 
 /**
  * Every name below a directory, sorted, each as one line. Stays on the file system of the directory.
@@ -25,16 +25,21 @@ export async function describeTree(root: string, leaveOut: readonly string[] = [
   const sums = await contents(root);
   const lines: string[] = [];
   const links = new Map<string, string>();
+  // Names that are one file, by those that can be seen: in an overlay the count of links still has what is whited out.
+  const groups = new Map<string, number>();
   const entries: string[][] = [];
   for (let at = 0; at + fields.length <= words.length; at += fields.length)
     entries.push(words.slice(at, at + fields.length));
+  for (const [path = "", type, , , , , inode = ""] of entries)
+    if (!gone(path) && type !== "d") groups.set(inode, (groups.get(inode) ?? 0) + 1);
   entries.sort((a, b) => ((a[0] ?? "") < (b[0] ?? "") ? -1 : 1));
-  for (const [path = "", type = "", mode, owner, time, target, inode = "", count, size] of entries) {
+  for (const [path = "", type = "", mode, owner, time, target, inode = "", size] of entries) {
     if (gone(path)) continue;
     const parts = [JSON.stringify(path), type, mode, owner, time];
     if (type === "l") parts.push(`-> ${target}`);
     if (type === "f") parts.push(`${size} bytes`, sums.get(path) ?? "unread");
-    if (type !== "d" && Number(count) > 1) {
+    const count = groups.get(inode) ?? 0;
+    if (type !== "d" && count > 1) {
       const first = links.get(inode);
       if (first === undefined) links.set(inode, path);
       parts.push(`${count} links, first ${JSON.stringify(first ?? path)}`);
@@ -47,7 +52,10 @@ export async function describeTree(root: string, leaveOut: readonly string[] = [
 }
 
 async function xattrs(root: string): Promise<Map<string, string>> {
-  const text = await output(["getfattr", "-R", "-P", "-h", "-d", "-m", "-", "-e", "hex", "."], root);
+  const text = await output(
+    ["find", ".", "-xdev", "-exec", "getfattr", "-h", "-d", "-m", "-", "-e", "hex", "--", "{}", "+"],
+    root,
+  );
   const found = new Map<string, string>();
   for (const block of text.split("\n\n")) {
     const [head = "", ...rest] = block.split("\n").filter((line) => line !== "");

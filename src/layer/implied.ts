@@ -1,0 +1,76 @@
+/**
+ * Directories that a layer has things in without naming them itself. In an overlay the layer's own directory hides the
+ * attributes of those below, so it is given theirs: what unpacking layer upon layer into one directory would leave.
+ */
+import { copyAttributes, timesOf } from "../../ffi/attributes.ts";
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
+import { errnoOf } from "../../ffi/errno.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { alloc } from "../../ffi/structs.ts";
+
+const directoryFlags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
+
+/** A name's bytes with a NUL behind them, for the kernel; names are a byte a character. */
+export function raw(name: string): Uint8Array {
+  const bytes = alloc(name.length + 1);
+  for (let at = 0; at < name.length; at++) bytes[at] = name.charCodeAt(at);
+  return bytes;
+}
+
+function isOpaque(fd: number): boolean {
+  const value = alloc(8);
+  return attempt("lgetxattr", `/proc/self/fd/${fd}/.`, "trusted.overlay.opaque", value, 8) === 1 && value[0] === 0x79;
+}
+
+/** A directory of one layer; "absent" where the layers below decide, "hidden" where nothing of theirs is seen. */
+function find(layer: OwnedFd, parts: readonly string[]): OwnedFd | "absent" | "hidden" {
+  let at = layer;
+  let covered = false;
+  for (const part of parts) {
+    covered ||= isOpaque(at.fd);
+    const fd = attempt("openat", at.fd, raw(part), directoryFlags, 0);
+    if (at !== layer) at[Symbol.dispose]();
+    if (fd < 0) return fd === -errnoOf("ENOENT") && !covered ? "absent" : "hidden";
+    at = new OwnedFd(fd);
+  }
+  return at;
+}
+
+function inherit(parts: readonly string[], own: OwnedFd, lowers: readonly string[]): void {
+  const to = `/proc/self/fd/${own.fd}/.`;
+  for (const lower of lowers) {
+    using layer = new OwnedFd(direct.openat(AT_FDCWD, lower, directoryFlags, 0));
+    const found = find(layer, parts);
+    if (found === "absent") continue;
+    if (found === "hidden") break;
+    using from = found;
+    copyAttributes(`/proc/self/fd/${from.fd}/.`, to);
+    return;
+  }
+  // Nobody has said when: the same each time, and not the time of unpacking.
+  direct.utimensat(AT_FDCWD, to, timesOf({ seconds: 0, nanoseconds: 0 }), 0);
+}
+
+/**
+ * Gives directories of a layer the attributes of those that they lie upon.
+ * @param root a descriptor of the layer
+ * @param paths relative, "" for the root itself
+ * @param lowers unpacked layers below, the uppermost first
+ */
+export function inheritAttributes(root: number, paths: Iterable<string>, lowers: readonly string[]): void {
+  using layer = new OwnedFd(direct.openat(root, ".", directoryFlags, 0));
+  for (const path of paths) {
+    const parts = path.split("/").filter((part) => part !== "");
+    let covered = false;
+    let at = layer;
+    for (const part of parts) {
+      covered ||= isOpaque(at.fd);
+      const next = new OwnedFd(direct.openat(at.fd, raw(part), directoryFlags, 0));
+      if (at !== layer) at[Symbol.dispose]();
+      at = next;
+    }
+    inherit(parts, at, covered ? [] : lowers);
+    if (at !== layer) at[Symbol.dispose]();
+  }
+}
