@@ -145,8 +145,8 @@ export class Recorder {
   }
 
   /** The next call's failure is only a warning. */
-  carryOn(): Sys<Slot> {
-    this.#options = { ...this.#options, carryOn: true };
+  carryOn(...answers: ErrnoName[]): Sys<Slot> {
+    this.#options = { ...this.#options, carryOn: true, tolerate: answers.map(errnoOf) };
     return this.sys;
   }
 

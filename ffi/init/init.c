@@ -13,6 +13,7 @@ enum { O_RDONLY = 0, O_NONBLOCK = 04000, O_CLOEXEC = 02000000, O_PATH = 01000000
 
 static const u8 *image;
 static const struct header *head;
+static u32 fault_step;
 static const struct step *steps;
 static u8 *data;
 static u64 slots[PLAN_MOST_SLOTS];
@@ -905,7 +906,12 @@ static void remove_tree(const struct step *step, i64 fault) {
 
 static u32 run_step(u32 index) {
   const struct step *step = &steps[index];
-  i64 fault = index == head->fault_step ? (i64)head->fault_errno : 0;
+  i64 fault = 0;
+  if (index == fault_step) {
+    /* Once: what is tried again may go well. */
+    fault = (i64)head->fault_errno;
+    fault_step = NONE;
+  }
   if (fault != 0 && step->op >= OP_AWAIT && step->op <= OP_SUPERVISE) return fail(index, fault);
   switch (step->op) {
     case OP_CALL: return call(index, fault);
@@ -1014,6 +1020,7 @@ __attribute__((noreturn)) static void run_plan(u8 *bytes, u64 size) {
   report_socket = -1;
   image = bytes;
   head = (const struct header *)bytes;
+  fault_step = head->fault_step;
   if (size >= sizeof *head) {
     steps = (const struct step *)(bytes + sizeof *head);
     data = bytes + (head->data_off < size ? head->data_off : 0);

@@ -5,6 +5,7 @@
 import { AT_FDCWD, F, O, S } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
+import { errnoOf } from "../../ffi/errno.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
@@ -146,31 +147,38 @@ function contextFor(request: RunRequest, claimed: Claim, prepared: Prepared): Pl
     interactive: request.interactive,
     init: request.init,
     sources: sourceKinds(prepared.spec),
-    cleanup(p, code, note) {
+    cleanup(p, code, note, trouble) {
       if (!request.autoRemove) {
         const file = p
           .carryOn()
-          .openat(AT_FDCWD, `${directory}/exit`, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_CLOEXEC, 0o600);
+          .openat(
+            AT_FDCWD,
+            `${directory}/exit`,
+            O.O_WRONLY | O.O_CREAT | O.O_TRUNC | O.O_NOFOLLOW | O.O_CLOEXEC,
+            0o600,
+          );
         note(file);
         // 255 and a newline is the longest; what is left of the text is blank.
         note(p.carryOn().write(file, p.text`${code}   `, 4));
         return;
       }
-      if (request.name !== undefined) note(p.carryOn().unlinkat(AT_FDCWD, `${root}/names/${request.name}`, 0));
+      if (request.name !== undefined) note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, `${root}/names/${request.name}`, 0));
       const containers = p
         .carryOn()
         .openat(AT_FDCWD, containersDirectory(root), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
       note(containers);
-      p.add({ op: "remove", dirfd: containers, name: claimed.id });
-      // Gone, or something of it could not be removed: then the next command tries again.
-      const left = p.tolerate("ENOENT").openat(containers, claimed.id, O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
       const gone = p.newLabel("folder gone");
-      p.branch(left, "==", -2, gone);
-      note(p.carryOn().openat(AT_FDCWD, directory, O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC, 0));
+      p.branch(containers, "<", 0, gone);
+      p.add({ op: "remove", dirfd: containers, name: claimed.id });
+      // Gone, or something of it could not be removed.
+      const flags = O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC;
+      const left = p.carryOn("ENOENT").openat(containers, claimed.id, flags, 0);
+      p.branch(left, "==", -errnoOf("ENOENT"), gone);
+      p.add({ op: "set", slot: trouble, value: 1 });
       p.place(gone);
     },
-    forget(p) {
-      p.carryOn().unlinkat(AT_FDCWD, claimed.path, 0);
+    forget(p, note) {
+      note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, claimed.path, 0));
     },
   };
 }

@@ -173,6 +173,6 @@ export function joinCgroups(b: Builder, plan: CgroupPlan): void {
 export function removeCgroups(b: Builder, plan: CgroupPlan, note: (result: Slot) => void): void {
   for (const directory of plan.directories) {
     b.p.field("linux.cgroupsPath");
-    note(b.p.with({ retries: 1000 }).carryOn().unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
+    note(b.p.with({ retries: 1000 }).carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
   }
 }

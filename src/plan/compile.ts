@@ -34,10 +34,13 @@ export interface PlanContext {
   /** Whether init is process 1 in the container, with the command as its child. */
   readonly init: boolean;
   readonly sources: SourceKinds;
-  /** The last steps of the parent, with the exit code: `note` takes results that must not be negative. */
-  cleanup(p: Recorder, code: Slot, note: (result: Slot) => void): void;
+  /**
+   * The last steps of the parent, with the exit code: `note` takes results that must not be negative, and `trouble` is
+   * set where something is left. All of it may be done a second time.
+   */
+  cleanup(p: Recorder, code: Slot, note: (result: Slot) => void, trouble: Slot): void;
   /** What is done only when all before went well. */
-  forget(p: Recorder): void;
+  forget(p: Recorder, note: (result: Slot) => void): void;
 }
 
 const cloneFlags: Readonly<Record<NamespaceType, number>> = {
@@ -130,6 +133,7 @@ class Compiler {
   readonly code: Slot;
   readonly pidfd: Slot;
   readonly trouble: Slot;
+  readonly again: Slot;
 
   constructor(
     readonly spec: Spec,
@@ -142,6 +146,7 @@ class Compiler {
     this.code = this.p.slot("code");
     this.pidfd = this.p.slot("pidfd");
     this.trouble = this.p.slot("trouble");
+    this.again = this.p.slot("again");
   }
 
   has(type: NamespaceType): boolean {
@@ -164,7 +169,7 @@ class Compiler {
     const child = p.newLabel("child");
     p.add({ op: "set", slot: code, value: 125 });
     p.add({ op: "set", slot: pidfd, value: -1 });
-    p.add({ op: "set", slot: this.trouble, value: 0 });
+    p.add({ op: "set", slot: this.again, value: 0 });
     p.add({ op: "onFailure", to: teardown, code });
     p.add({ op: "takeSignals" });
     const sockets: Sockets = {
@@ -213,14 +218,23 @@ class Compiler {
     p.branch(pidfd, "<", 0, gone);
     p.tolerate("ESRCH").pidfd_send_signal(pidfd, SIG.SIGKILL, null, 0);
     p.tolerate("ECHILD").waitid(P_PIDFD, pidfd, null, WEXITED, null);
+    // What the teardown could not do it tries once more; what is left then is left to the next command.
+    const { again } = this;
+    const failed = p.newLabel("failed");
+    const end = p.newLabel("end");
     p.place(gone);
+    p.add({ op: "set", slot: this.trouble, value: 0 });
     const note = (result: Slot): void => this.note(result);
     removeCgroups(this.b, this.cgroups, note);
     p.field("");
-    context.cleanup(p, code, note);
-    const end = p.newLabel("end");
-    p.branch(this.trouble, "!=", 0, end);
-    context.forget(p);
+    context.cleanup(p, code, note, this.trouble);
+    p.branch(this.trouble, "!=", 0, failed);
+    context.forget(p, note);
+    p.branch(this.trouble, "==", 0, end);
+    p.place(failed);
+    p.branch(again, "!=", 0, end);
+    p.add({ op: "set", slot: again, value: 1 });
+    p.jump(gone);
     p.place(end);
     p.add({ op: "exit", code });
   }

@@ -1,19 +1,10 @@
 /** Files of the store: whole or not there at all. Temporary file, fsync, rename, fsync of the directory. */
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError, tolerate } from "../../ffi/direct.ts";
-import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { hasName, tryLock } from "../../ffi/lock.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
-
-/** Makes a directory that only its owner may enter, and those above it. */
-export function makePrivate(path: string): void {
-  const made = tolerate(["EEXIST", "ENOENT"], "mkdirat", AT_FDCWD, path, 0o700);
-  if (made !== -errnoOf("ENOENT")) return;
-  makePrivate(path.slice(0, path.lastIndexOf("/")) || "/");
-  tolerate(["EEXIST"], "mkdirat", AT_FDCWD, path, 0o700);
-}
 
 /** Makes the names in a directory last: fsync(2) on it. */
 export function syncDirectory(path: string): void {

@@ -5,7 +5,7 @@
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn } from "../../ffi/files.ts";
+import { makeDirectories, namesIn } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import { applyLayer } from "../layer/apply.ts";
@@ -19,7 +19,7 @@ import type { Descriptor, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeManifestOrIndex } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches, selectPlatform, showPlatform } from "../spec/platform.ts";
 import type { PullEvents } from "../spec/progress.ts";
-import { makePrivate, openForWriting, renameDurably, storeError, streamFile, syncDirectory, writeAll } from "./disk.ts";
+import { openForWriting, renameDurably, storeError, streamFile, syncDirectory, writeAll } from "./disk.ts";
 import type { Store, StoredImage } from "./store.ts";
 
 export interface PullOptions {
@@ -315,7 +315,7 @@ function workspace(store: Store, owned: DisposableStack): string {
   if (lock === undefined) throw new OciboxError("STORE", `the lock "${path}.lock" is somebody else's`);
   owned.use(lock);
   owned.defer(() => attempt("unlinkat", AT_FDCWD, `${path}.lock`, 0));
-  makePrivate(path);
+  makeDirectories(path);
   owned.defer(() => {
     using parent = new OwnedFd(direct.openat(AT_FDCWD, store.temporary, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
     removeTree(parent.fd, path.slice(path.lastIndexOf("/") + 1));

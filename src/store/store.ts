@@ -7,7 +7,7 @@ import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { OwnedFd as Fd } from "../../ffi/fd.ts";
-import { namesIn, readText } from "../../ffi/files.ts";
+import { makeDirectories, namesIn, readText } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
@@ -15,16 +15,7 @@ import { type ChainId, chainIds, type DiffId, type Digest, hexOf, isDigest, sha2
 import type { Descriptor, ImageConfig, Manifest, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeManifest } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches } from "../spec/platform.ts";
-import {
-  exists,
-  hasFile,
-  makePrivate,
-  openForWriting,
-  readFile,
-  renameDurably,
-  replaceFile,
-  writeAll,
-} from "./disk.ts";
+import { exists, hasFile, openForWriting, readFile, renameDurably, replaceFile, writeAll } from "./disk.ts";
 
 /** image-spec, annotations.md: the name an entry of index.json goes by. */
 const refName = "org.opencontainers.image.ref.name";
@@ -89,7 +80,7 @@ export class Store {
   prepare(): void {
     if (exists(`${this.root}/image/index.json`)) return;
     for (const part of ["image/blobs/sha256", "layers", "tmp", "trash", "containers"])
-      makePrivate(`${this.root}/${part}`);
+      makeDirectories(`${this.root}/${part}`);
     using lock = this.#lock("index.lock", "exclusive");
     void lock;
     if (exists(`${this.root}/image/index.json`)) return;
@@ -143,6 +134,7 @@ export class Store {
 
   /** The same without a wait in between, for the hot path: shared locks stand in nobody's way but a collector's. */
   lockShared(): OwnedFd {
+    if (attempt("faccessat2", AT_FDCWD, this.root, 0, 0) < 0) this.prepare();
     return this.#lock("lock", "shared");
   }
 

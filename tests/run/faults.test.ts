@@ -1,0 +1,90 @@
+/** Each step of a container's plan made to fail in turn: the host is as before, and the message says which and why. */
+import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { cannotRun, testWith } from "../lib/needs.ts";
+import { folder, inventory, Sandbox } from "../lib/sandbox.ts";
+
+const needs = { root: true, programs: ["docker-registry", "busybox"] };
+const test = testWith(needs);
+let box: Sandbox;
+let before: ReturnType<typeof inventory>;
+
+beforeAll(async () => {
+  if (cannotRun(needs)) return;
+  before = inventory();
+  box = await Sandbox.make();
+  expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
+});
+
+afterAll(async () => {
+  if (cannotRun(needs)) return;
+  await box[Symbol.asyncDispose]();
+  expect(inventory()).toEqual(before);
+});
+
+/** The call with its arguments, the errno in words, the setting; or what could not be run or removed. */
+const message =
+  /^ocibox: (?:cannot start the container: |warning: )(?:\w+\(.*\) failed|cannot remove "\w+"|[a-z ]+ failed): [a-z/ ]+(?: \(asked for by [^\n]+\))?\n$|^ocibox: cannot run "true": [a-z/ ]+\n$/;
+
+async function failEach(options: readonly string[], errno: string): Promise<void> {
+  const explained = await box.run([...options, "--explain", "alpine", "true"]);
+  expect(explained.code).toBe(0);
+  // As many as the plan has lines: there are fewer steps.
+  const steps = explained.out.split("\n").length;
+  expect(steps).toBeGreaterThan(300);
+  let failed = 0;
+  let named = 0;
+  const wrong: string[] = [];
+  const step = async (index: number): Promise<void> => {
+    const ended = await box.run([...options, "--inject", `${index}=${errno}`, "alpine", "true"]);
+    const where = `step ${index}: ${ended.code} ${JSON.stringify(ended.err)}`;
+    if (ended.out !== "") wrong.push(`${where}: it wrote ${JSON.stringify(ended.out)}`);
+    // A failure that the plan expects, or one of the teardown, which is tried again, is none of the container's.
+    if (ended.code === 0) {
+      if (ended.err !== "" && !message.test(ended.err)) wrong.push(where);
+    } else if (![125, 126, 127].includes(ended.code) || !message.test(ended.err)) wrong.push(where);
+    else failed++;
+    if (ended.err.includes("asked for by")) named++;
+  };
+  for (let index = 0; index < steps; index++) {
+    await step(index);
+    const left = box.leftovers();
+    if (left.length > 0) {
+      wrong.push(`step ${index} leaves ${left.join(", ")}`);
+      await box.ocibox(["ps", "-q"]);
+    }
+    if (index % 16 === 0 || left.length > 0) {
+      const now = inventory();
+      for (const kind of ["mounts", "cgroups", "processes", "links"] as const)
+        if (JSON.stringify(now[kind]) !== JSON.stringify(before[kind]))
+          wrong.push(`up to step ${index}: ${kind} are left`);
+    }
+    if (wrong.length > 20) break;
+  }
+  expect(wrong).toEqual([]);
+  expect(failed).toBeGreaterThan(150);
+  expect(named).toBeGreaterThan(120);
+  expect(inventory()).toEqual(before);
+}
+
+describe("every step of the plan fails in turn", () => {
+  test("of a plain container", () => failEach([], "EIO"), 120_000);
+
+  test("of one with everything, kept", async () => {
+    const options = ["--init", "--read-only", "--tmpfs", "/t", "-v", `${folder(box, "bound")}:/deep/in/it:ro`];
+    const limits = [
+      "-m",
+      "64m",
+      "--cpus",
+      "0.5",
+      "--ulimit",
+      "nofile=64",
+      "-u",
+      "nobody",
+      "-w",
+      "/made",
+      "--name",
+      "faulty",
+    ];
+    await failEach([...options, ...limits], "EPERM");
+  }, 120_000);
+});
