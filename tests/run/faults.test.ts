@@ -22,8 +22,9 @@ afterAll(async () => {
 });
 
 /** The call with its arguments, the errno in words, the setting; or what could not be run or removed. */
-const message =
-  /^ocibox: (?:cannot start the container: |warning: )(?:\w+\(.*\) failed|cannot remove "\w+"|[a-z ]+ failed): [a-z/ ]+(?: \(asked for by [^\n]+\))?\n$|^ocibox: cannot run "true": [a-z/ ]+\n$/;
+const calls = String.raw`(?:cannot start the container: |warning: )(?:\w+\(.*\) failed|cannot remove "\w+"|[a-z' ]+ failed)`;
+const deeds = `cannot run "true"|cannot enter the working directory "/(?:made)?"`;
+const message = new RegExp(String.raw`^ocibox: (?:${calls}|${deeds}): [a-z/ ]+(?: \(asked for by [^\n]+\))?\n$`);
 
 async function failEach(options: readonly string[], errno: string): Promise<void> {
   const explained = await box.run([...options, "--explain", "alpine", "true"]);

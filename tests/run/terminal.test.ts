@@ -134,6 +134,7 @@ test("the terminal is restored when the container is killed, and when ocibox is 
     await terminal.sees("^up");
     const [pid = ""] = Bun.spawnSync(["pgrep", "-n", "-x", "-f", who]).stdout.toString().split("\n");
     process.kill(Number(pid), signal);
+    await terminal.sees("^up\nouter>");
     await terminal.line("echo ended $?; stty -a | grep -o ' echo \\| icanon'");
     await terminal.sees(`^ended ${code}\n[^-]*icanon\n`);
   }
