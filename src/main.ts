@@ -100,16 +100,18 @@ async function report(error: unknown): Promise<number> {
   const { oneLine } = await import("./cli/explain-error.ts");
   const { text, exitCode } = oneLine(error);
   say(text);
-  if (debug && error instanceof Error) (await import("consola")).consola.error(error);
+  if (debug && error instanceof Error) {
+    const { createConsola } = await import("consola");
+    // What process.stderr has not written yet is lost when the process ends: the lines go there by themselves.
+    const reporter = { log: ({ args }: { args: unknown[] }) => say(args.map((each) => Bun.inspect(each)).join(" ")) };
+    createConsola({ reporters: [reporter] }).error(error);
+  }
   return exitCode;
 }
 
-// `process.exitCode` and not process.exit: what console.log has written must leave first.
+// What is printed is written before a call returns (cli/output.ts). Without process.exit a download that was given up
+// could keep the process for as long as the registry likes.
 main(process.argv.slice(2)).then(
-  (code) => {
-    process.exitCode = code;
-  },
-  async (error: unknown) => {
-    process.exitCode = await report(error);
-  },
+  (code) => process.exit(code),
+  async (error: unknown) => process.exit(await report(error)),
 );

@@ -262,6 +262,21 @@ function rlimitsOf(options: RunOptions, facts: HostFacts): Rlimit[] {
   return [{ type: "RLIMIT_NOFILE", ...facts.nofile }, ...given];
 }
 
+/**
+ * Whether the options make sense, whatever the image is: a mistyped flag should not cost a pull.
+ * @throws OciboxError as createSpec does
+ */
+export function checkOptions(options: RunOptions, facts: HostFacts): void {
+  resourcesOf(options, facts);
+  rlimitsOf(options, facts);
+  const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.lastCap);
+  securityOf(options, facts, bounding);
+  for (const mount of options.volumes) volumeMount(mount);
+  for (const text of options.tmpfs) tmpfsMount(text);
+  if (options.hostname !== undefined) parseHostname(options.hostname);
+  if (options.workdir !== undefined) cleanPath(options.workdir, "the working directory");
+}
+
 function processOf(input: BundleInput, account: Account, bounding: string[], noNewPrivileges: boolean): Process {
   const { image, options, facts } = input;
   // As docker: what a user who is not root may have, it has to get by a file's capabilities.

@@ -31,7 +31,7 @@ export async function pullByName(word: string, places: Places, wish: PullWish): 
   process.on("SIGTERM", stop);
   using progress = createProgress({ quiet: wish.quiet });
   try {
-    const repository = openRepository(reference, {
+    using repository = openRepository(reference, {
       authfile: wish.authFile,
       insecure: !wish.tlsVerify,
     });

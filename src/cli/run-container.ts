@@ -4,11 +4,12 @@ import { attempt } from "../../ffi/direct.ts";
 import { type ErrnoName, errnoOf, errnoTable } from "../../ffi/errno.ts";
 import { readText } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
-import type { RunOptions } from "../bundle/bundle.ts";
+import { checkOptions, type RunOptions } from "../bundle/bundle.ts";
 import { parseVolume, type Volume } from "../bundle/values.ts";
 import { runContainer } from "../container/run.ts";
 import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
+import { hostFacts } from "../runtime/host.ts";
 import { openStore, type Store, type StoredImage } from "../store/store.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
@@ -16,8 +17,16 @@ import { imageWord } from "./image-word.ts";
 import type { Given } from "./options.ts";
 import { isTerminal, print } from "./output.ts";
 
+const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
 /** The image from the store, or pulled, as --pull says. */
-async function imageFor(word: string, store: Store, given: Given, places: Places): Promise<StoredImage> {
+async function imageFor(
+  word: string,
+  store: Store,
+  given: Given,
+  places: Places,
+  options: RunOptions,
+): Promise<StoredImage> {
   const when = given.text("pull");
   const platformText = given.text("platform");
   if (when !== "always") {
@@ -34,6 +43,7 @@ async function imageFor(word: string, store: Store, given: Given, places: Places
         },
       );
   }
+  checkOptions(options, hostFacts());
   const { pullByName } = await import("./pull-image.ts");
   return pullByName(word, places, {
     platform: platformText,
@@ -108,12 +118,15 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   const interactive = given.flag("interactive");
   if (interactive && given.flag("tty") && !isTerminal(0))
     throw new OciboxError("USAGE", "the input device is not a TTY", { hint: "leave out -t, or run it in a terminal" });
+  const name = given.text("name");
+  if (name !== undefined && !namePattern.test(name))
+    throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
   const options = runOptions(given);
   const word = given.words[0] as string;
   const store = openStore(places.root);
   tidy(places.root, places.state);
   using storeLock = store.lockShared();
-  const image = await imageFor(word, store, given, places);
+  const image = await imageFor(word, store, given, places, options);
   return runContainer({
     image,
     imageName: word,
@@ -122,7 +135,7 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     ...places,
     options,
     init: given.flag("init"),
-    name: given.text("name"),
+    name,
     autoRemove: given.flag("rm"),
     interactive,
     explain: given.flag("explain") ? await explainer() : undefined,

@@ -12,7 +12,6 @@ import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { createSpec, type RunOptions } from "../bundle/bundle.ts";
-import { OciboxError } from "../errors.ts";
 import { compile, type PlanContext } from "../plan/compile.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { prepareOverlay } from "../rootfs/overlay.ts";
@@ -46,8 +45,6 @@ export interface RunRequest {
 
 /** passwd and group files larger than this are refused, unread. */
 const mostAccounts = 4 << 20;
-
-const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
 function hostsFile(hostname: string): string {
   return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t${hostname}\n`;
@@ -189,8 +186,6 @@ function contextFor(request: RunRequest, claimed: Claim, prepared: Prepared): Pl
  * @throws OciboxError; nothing is left then
  */
 export function runContainer(request: RunRequest): number {
-  if (request.name !== undefined && !namePattern.test(request.name))
-    throw new OciboxError("USAGE", `--name is "${request.name}", which is not letters, digits, "_", "." and "-"`);
   using claimed = claim(request.state);
   using undo = new DisposableStack();
   const prepared = prepare(request, claimed, undo);
