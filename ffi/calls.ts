@@ -402,6 +402,10 @@ export const calls = {
     ["attr", "any"],
     ["size", "size"],
   ],
+  capget: [
+    ["hdrp", "in"],
+    ["datap", "out"],
+  ],
   capset: [
     ["hdrp", "struct"],
     ["datap", "struct"],

@@ -269,7 +269,7 @@ function rlimitsOf(options: RunOptions, facts: HostFacts): Rlimit[] {
 export function checkOptions(options: RunOptions, facts: HostFacts): void {
   resourcesOf(options, facts);
   rlimitsOf(options, facts);
-  const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.lastCap);
+  const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.permitted);
   securityOf(options, facts, bounding);
   for (const mount of options.volumes) volumeMount(mount);
   for (const text of options.tmpfs) tmpfsMount(text);
@@ -327,7 +327,7 @@ function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
 export function createSpec(input: BundleInput): Spec {
   const { image, options, facts } = input;
   const account = lookUpUser(options.user ?? image.User ?? "", input.passwd, input.group);
-  const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.lastCap);
+  const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.permitted);
   const security = securityOf(options, facts, bounding);
   return {
     ociVersion: "1.3.0",

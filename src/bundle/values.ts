@@ -134,20 +134,32 @@ function capability(text: string, flag: string): string {
   return name;
 }
 
-/** What is left of the usual capabilities and what comes to them. ALL stands for every one the kernel knows. */
+/**
+ * What is left of the usual capabilities and what comes to them. ALL stands for every one that ocibox itself has.
+ * @param permitted what ocibox has, as bits
+ * @throws OciboxError for a name that is none, and for one asked for that cannot be given
+ */
 export function capabilities(
   add: readonly string[],
   drop: readonly string[],
   strict: boolean,
-  lastCap: number,
+  permitted: bigint,
 ): string[] {
-  const known = Object.keys(CAP).filter((name) => CAP[name as keyof typeof CAP] <= lastCap);
+  const has = (name: string): boolean => ((permitted >> BigInt(CAP[name as keyof typeof CAP])) & 1n) === 1n;
   const added = add.map((each) => capability(each, "--cap-add"));
   const dropped = drop.map((each) => capability(each, "--cap-drop"));
-  const held = new Set(added.includes("ALL") ? known : strict || dropped.includes("ALL") ? [] : usualCapabilities);
-  for (const each of added) if (each !== "ALL") held.add(each);
+  const start = added.includes("ALL") ? Object.keys(CAP) : strict || dropped.includes("ALL") ? [] : usualCapabilities;
+  const held = new Set(start.filter(has));
+  for (const each of added) {
+    if (each === "ALL") continue;
+    if (!has(each))
+      throw new OciboxError("HOST", `--cap-add ${each} cannot be given: ocibox does not have it itself`, {
+        hint: "an outer container or the service manager may have taken it away",
+      });
+    held.add(each);
+  }
   for (const each of dropped) held.delete(each);
-  return [...held].filter((each) => known.includes(each)).sort();
+  return [...held].sort();
 }
 
 /** --cpus as a quota in each 100 ms; microseconds. */

@@ -53,6 +53,17 @@ function release(): string {
   return text.slice(0, text.indexOf("\0"));
 }
 
+const capabilityVersion = 0x20080522;
+
+/** capget(2): two halves of three words, the permitted set being the second. */
+function permitted(): bigint {
+  const header = alloc(8);
+  const words = new Uint32Array(alloc(24).buffer);
+  new DataView(header.buffer).setUint32(0, capabilityVersion, true);
+  direct.capget(header, new Uint8Array(words.buffer));
+  return BigInt(words[1] ?? 0) | (BigInt(words[4] ?? 0) << 32n);
+}
+
 /** @throws SyscallError where even uname(2) is refused */
 export function hostFacts(): HostFacts {
   return {
@@ -60,6 +71,7 @@ export function hostFacts(): HostFacts {
     kernel: release(),
     cgroup: cgroups(),
     lastCap: Number.parseInt(readText("/proc/sys/kernel/cap_last_cap") ?? "40", 10),
+    permitted: permitted(),
     apparmor: (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),
     selinux: exists("/sys/fs/selinux/enforce"),
     nofile: nofile(),
