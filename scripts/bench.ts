@@ -1,0 +1,200 @@
+/**
+ * ocibox beside its peers: the start of the program, and a container of `true` with its image in the store.
+ * usage: bun scripts/bench.ts ROUNDS; called by scripts/bench, which builds and installs what is needed.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { $ } from "bun";
+import { makeTree, pushImage } from "./busybox-image.ts";
+
+const rounds = process.argv[2] ?? "60";
+const ocibox = resolve("dist/ocibox");
+const dir = mkdtempSync(join(tmpdir(), "ocibox-bench-"));
+const undo: (() => unknown)[] = [() => rmSync(dir, { recursive: true, force: true })];
+
+interface Peer {
+  readonly name: string;
+  readonly command: readonly string[];
+}
+
+interface Measured {
+  readonly name: string;
+  /** Milliseconds. */
+  readonly median: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+async function time(peers: readonly Peer[], env: Record<string, string>): Promise<Measured[]> {
+  const words = peers.flatMap((peer, index) => [...(index === 0 ? [] : ["::"]), ...peer.command]);
+  const ran = Bun.spawn([join(dir, "timer"), rounds, ...words], {
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const text = await ran.stdout.text();
+  if ((await ran.exited) !== 0) throw new Error("a command that was to be timed has failed");
+  return text
+    .trim()
+    .split("\n")
+    .map((line, index) => {
+      const [median = 0, low = 0, high = 0] = line.split(" ").map((each) => Number(each) / 1000);
+      return { name: peers[index]?.name ?? "", median, low, high };
+    });
+}
+
+function show(title: string, measured: readonly Measured[]): void {
+  const own = measured[0]?.median ?? 0;
+  console.log(`\n${title} (${rounds} rounds in turns; ms)`);
+  console.log("                                   median    p10    p90   ocibox is");
+  for (const { name, median, low, high } of measured) {
+    const cells = [median, low, high].map((each) => each.toFixed(2).padStart(7));
+    console.log(`  ${name.padEnd(30)} ${cells.join("")}   ${(own / median).toFixed(2)} ×`);
+  }
+}
+
+const failed: string[] = [];
+function bound(what: string, value: number, most: number, unit: string): void {
+  const holds = value <= most;
+  console.log(`  ${holds ? "holds    " : "not held "} ${what}: ${value.toFixed(2)}${unit} (at most ${most}${unit})`);
+  if (!holds) failed.push(what);
+}
+
+async function startRegistry(): Promise<string> {
+  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const host = `127.0.0.1:${listener.port}`;
+  listener.stop(true);
+  const file = join(dir, "registry.yml");
+  await Bun.write(
+    file,
+    `version: 0.1\nstorage: {filesystem: {rootdirectory: "${dir}/registry"}}\nhttp: {addr: "${host}"}\nlog: {level: error, accesslog: {disabled: true}}\n`,
+  );
+  const registry = Bun.spawn(["docker-registry", "serve", file], { stdio: ["ignore", "ignore", "ignore"] });
+  undo.push(async () => {
+    registry.kill("SIGKILL");
+    await registry.exited;
+  });
+  for (let tries = 0; tries < 200; tries++) {
+    if ((await fetch(`http://${host}/v2/`).catch(() => undefined)) !== undefined) return host;
+    await Bun.sleep(25);
+  }
+  throw new Error("docker-registry does not answer");
+}
+
+/** runc's own default configuration, with the image's tree and `true`. */
+async function makeBundle(): Promise<string> {
+  const bundle = join(dir, "bundle");
+  await $`mkdir ${bundle} && cp -a ${dir}/tree ${bundle}/rootfs`;
+  await $`cd ${bundle} && runc spec`.quiet();
+  const config = await Bun.file(`${bundle}/config.json`).json();
+  config.process.terminal = false;
+  config.process.args = ["true"];
+  config.root.readonly = false;
+  await Bun.write(`${bundle}/config.json`, JSON.stringify(config));
+  return bundle;
+}
+
+/**
+ * Debian's crun knows cgroup v2 alone: it gets a mount namespace in which /sys/fs/cgroup is one. It also raises
+ * RLIMIT_MEMLOCK, which may not be permitted here: then a preloaded function lets it believe that it did.
+ */
+async function crunPeer(bundle: string): Promise<Peer> {
+  const own =
+    (await Bun.file("/proc/self/mountinfo").text()).includes(" /sys/fs/cgroup rw") &&
+    (await $`stat -f -c %T /sys/fs/cgroup`.text()).trim() === "cgroup2fs";
+  let space: string[] = [];
+  if (!own) {
+    const holder = Bun.spawn(
+      [
+        "unshare",
+        "-m",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        "mount -t cgroup2 none /sys/fs/cgroup && echo ready && exec sleep 100000",
+      ],
+      {
+        stdio: ["ignore", "pipe", "inherit"],
+      },
+    );
+    undo.push(async () => {
+      holder.kill("SIGKILL");
+      await holder.exited;
+    });
+    await holder.stdout.getReader().read();
+    space = [`@/proc/${holder.pid}/ns/mnt`];
+  }
+  const command = ["crun", "run", "-b", bundle, "ocibox-bench-crun"];
+  const plain = await $`${space.length === 0 ? [] : ["nsenter", `--mount=${space[0]?.slice(1)}`]} ${command}`
+    .quiet()
+    .nothrow();
+  if (plain.exitCode === 0) return { name: "crun run, bare bundle", command: [...space, ...command] };
+  await Bun.write(
+    `${dir}/memlock.c`,
+    "#include <sys/resource.h>\nint setrlimit(__rlimit_resource_t what, const struct rlimit *limit) { return 0; }\nint setrlimit64(__rlimit_resource_t what, const struct rlimit64 *limit) { return 0; }\n",
+  );
+  await $`gcc -D_GNU_SOURCE -shared -fPIC -w -O2 -o ${dir}/memlock.so ${dir}/memlock.c`;
+  return { name: "crun run, bare bundle", command: [...space, "env", `LD_PRELOAD=${dir}/memlock.so`, ...command] };
+}
+
+async function main(): Promise<void> {
+  await $`gcc -O2 -o ${dir}/timer scripts/bench-timer.c`;
+  await Bun.write(`${dir}/empty.ts`, "export {};\n");
+  await $`${process.execPath} build --compile --minify --bytecode --format=esm --no-compile-autoload-dotenv --no-compile-autoload-bunfig --no-compile-autoload-tsconfig --no-compile-autoload-package-json --outfile ${dir}/empty ${dir}/empty.ts`.quiet();
+  await makeTree(`${dir}/tree`);
+  const host = await startRegistry();
+  await pushImage(`http://${host}/v2/alpine`, `${dir}/tree`);
+  const image = `${host}/alpine:latest`;
+  const env = { OCIBOX_ROOT: `${dir}/root`, OCIBOX_STATE: `${dir}/state` };
+  await $`${ocibox} pull -q ${image}`.env({ ...process.env, ...env }).quiet();
+  const podman = ["podman", "--root", `${dir}/podman`, "--runroot", `${dir}/podman-run`, "--storage-driver", "overlay"];
+  // podman leaves mounts of its storage on itself.
+  undo.push(() => $`grep -o ${`${dir}/podman[^ ]*`} /proc/self/mounts | sort -r | xargs -r umount`.quiet().nothrow());
+  await $`${podman} pull -q --tls-verify=false ${image}`.quiet();
+  // Its own limits are higher than what may be set here.
+  const limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+  const bundle = await makeBundle();
+
+  const start = await time(
+    [
+      { name: "ocibox --version", command: [ocibox, "--version"] },
+      { name: "an empty Bun binary", command: [`${dir}/empty`] },
+      { name: "runc --version", command: ["runc", "--version"] },
+      { name: "crun --version", command: ["crun", "--version"] },
+      { name: "podman --version", command: ["podman", "--version"] },
+    ],
+    env,
+  );
+  show("Start", start);
+  const run = await time(
+    [
+      { name: "ocibox run --rm", command: [ocibox, "run", "--rm", "--network", "none", image, "true"] },
+      await crunPeer(bundle),
+      { name: "runc run, bare bundle", command: ["runc", "run", "-b", bundle, "ocibox-bench-runc"] },
+      {
+        name: "bwrap, bare tree",
+        command: ["bwrap", "--unshare-all", "--bind", `${dir}/tree`, "/", "--proc", "/proc", "--dev", "/dev", "true"],
+      },
+      {
+        name: "podman run --rm",
+        command: [...podman, "--runtime", "runc", "run", "--rm", "--network", "none", ...limits, image, "true"],
+      },
+    ],
+    env,
+  );
+  show("A container of `true`", run);
+  const of = (list: readonly Measured[], index: number): number => list[index]?.median ?? Number.NaN;
+  console.log();
+  bound("--version over the empty binary", of(start, 0) - of(start, 1), 1, " ms");
+  bound("run over crun", of(run, 0) / of(run, 1), 1.5, " ×");
+  bound("run over runc", of(run, 0) / of(run, 2), 1, " ×");
+  bound("run over podman", of(run, 0) / of(run, 4), 0.1, " ×");
+  process.exitCode = failed.length === 0 ? 0 : 1;
+}
+
+try {
+  await main();
+} finally {
+  for (const step of undo.reverse()) await step();
+}
