@@ -59,6 +59,7 @@ export function showOf(kind: Kind | "RESOLVE"): number {
 
 const none = 0xffffffff;
 const headerSize = 48;
+const partHeaderWords = 6;
 const stepWords = 38;
 const argWord = 14;
 const mostSteps = 16384;
@@ -122,9 +123,54 @@ class Encoder {
   readonly #labels = new Map<number, number>();
   readonly #jumps: [word: number, label: Label][] = [];
   faultAt = none;
+  /** Results of the part that this goes on from: their numbers are taken. */
+  #slotBase = 0;
 
   constructor(steps: number) {
     this.words = new Uint32Array(new ArrayBuffer((steps * 2 + 16) * stepWords * 4));
+  }
+
+  /** Goes on where a part ended. */
+  resume(part: EncodedPart): void {
+    const [count = 0, slots = 0, data = 0, relocations = 0] = headOfPart(part);
+    const wordBytes = count * stepWords * 4;
+    const room = new Uint32Array(new ArrayBuffer(wordBytes + this.words.byteLength));
+    const bytes = new Uint8Array(new ArrayBuffer(Math.max(1 << 16, data + (1 << 14))));
+    let at = partHeaderWords * 4;
+    new Uint8Array(room.buffer).set(part.subarray(at, at + wordBytes));
+    at += wordBytes;
+    bytes.set(part.subarray(at, at + data));
+    at += (data + 3) & ~3;
+    this.words = room;
+    this.count = count;
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer);
+    this.#used = data;
+    this.#slotBase = slots;
+    for (const each of new Uint32Array(part.slice(at, at + relocations * 4).buffer)) this.relocations.push(each);
+  }
+
+  /** Everything so far, for another encoder to go on from. @throws TypeError where a jump leads out of it */
+  part(): EncodedPart {
+    this.#placeJumps();
+    const data = this.#used;
+    const wordBytes = this.count * stepWords * 4;
+    const relocationsAt = partHeaderWords * 4 + wordBytes + ((data + 3) & ~3);
+    const part = new Uint8Array(new ArrayBuffer(relocationsAt + this.relocations.length * 4));
+    const head = [this.count, this.slotCount, data, this.relocations.length, partMagic, 0];
+    new Uint32Array(part.buffer).set(head);
+    new Uint32Array(part.buffer).set(this.words.subarray(0, this.count * stepWords), partHeaderWords);
+    part.set(this.#bytes.subarray(0, data), partHeaderWords * 4 + wordBytes);
+    new Uint32Array(part.buffer).set(this.relocations, relocationsAt / 4);
+    return part as EncodedPart;
+  }
+
+  #placeJumps(): void {
+    for (const [word, label] of this.#jumps) {
+      const target = this.#labels.get(label.label);
+      if (target === undefined) throw new TypeError(`the label ${label.name} is jumped to and nowhere placed`);
+      this.words[word] = target;
+    }
   }
 
   /** Room in the data. @returns its offset, a multiple of 8 */
@@ -197,7 +243,7 @@ class Encoder {
   #slot(slot: Slot): number {
     const known = this.#slots.get(slot.slot);
     if (known !== undefined) return known;
-    const number = this.#slots.size;
+    const number = this.#slotBase + this.#slots.size;
     if (number >= mostSlots) throw new RangeError("more than 4096 results in a plan");
     this.#slots.set(slot.slot, number);
     const waiting = this.#unused.get(slot.slot);
@@ -206,7 +252,7 @@ class Encoder {
   }
 
   get slotCount(): number {
-    return this.#slots.size;
+    return this.#slotBase + this.#slots.size;
   }
 
   /** Begins a record. @returns the index of its first word */
@@ -483,11 +529,7 @@ class Encoder {
 
   finish(fault: Fault | undefined): Uint8Array<ArrayBuffer> {
     this.#arg(this.#begin(opExit, 0, ""), argNumber, showInt, 125);
-    for (const [word, label] of this.#jumps) {
-      const target = this.#labels.get(label.label);
-      if (target === undefined) throw new TypeError(`the label ${label.name} is jumped to and nowhere placed`);
-      this.words[word] = target;
-    }
+    this.#placeJumps();
     this.relocations.sort((a, b) => a - b);
     const dataAt = headerSize + this.count * stepWords * 4;
     const dataSize = ((this.#used + 7) & ~7) + 8;
@@ -536,16 +578,47 @@ function isStruct(value: unknown): value is { layout: LayoutName; fields: Readon
   return typeof value === "object" && value !== null && "layout" in value;
 }
 
+/** The beginning of a plan, encoded: position-independent bytes that can be kept and gone on from. */
+export type EncodedPart = Uint8Array<ArrayBuffer> & { readonly encodedPart: unique symbol };
+
+const partMagic = 0x54524150;
+
+function headOfPart(part: EncodedPart): Uint32Array {
+  const head = new Uint32Array(part.slice(0, partHeaderWords * 4).buffer);
+  const [count = 0, , data = 0, relocations = 0, magic] = head;
+  const size = (partHeaderWords + count * stepWords + relocations) * 4 + ((data + 3) & ~3);
+  if (magic !== partMagic || size !== part.byteLength) throw new TypeError("these bytes are no part of a plan");
+  return head;
+}
+
+/**
+ * Encodes the beginning of a plan; nothing in it may refer to what comes after.
+ * @throws TypeError, RangeError as encodePlan does
+ */
+export function encodePart(steps: readonly Step[]): EncodedPart {
+  const encoder = new Encoder(steps.length);
+  for (const step of steps) encoder.step(step);
+  return encoder.part();
+}
+
+/** Where in a part its texts and data lie. */
+export function dataOfPart(part: EncodedPart): Uint8Array {
+  const [count = 0, , data = 0] = headOfPart(part);
+  const at = (partHeaderWords + count * stepWords) * 4;
+  return part.subarray(at, at + data);
+}
+
 /**
  * The image of a plan, for init to run.
  * @throws TypeError, RangeError for what no plan can hold: a NUL in text, text over 1 MiB, a label that is not placed
  */
 export function encodePlan(
   plan: { readonly steps: readonly Step[] } | readonly Step[],
-  options?: { readonly fault?: Fault | undefined },
+  options?: { readonly fault?: Fault | undefined; readonly after?: EncodedPart },
 ): Uint8Array<ArrayBuffer> {
   const steps = "steps" in plan ? plan.steps : plan;
   const encoder = new Encoder(steps.length);
+  if (options?.after !== undefined) encoder.resume(options.after);
   const fault = options?.fault;
   for (let index = 0; index < steps.length; index++) {
     const step = steps[index];

@@ -141,7 +141,11 @@ function mountsOf(input: BundleInput): Mount[] {
   return [...base, ...fileMounts(input, taken), ...own];
 }
 
-function environmentOf(input: BundleInput, account: Account): string[] {
+/** What a command's name and environment are made of; a kept plan asks for nothing else. */
+export type CommandInput = Pick<BundleInput, "id" | "image" | "options">;
+
+/** The environment: ours, under the image's, under what was given. @param home of the account, for HOME */
+export function environmentOf(input: CommandInput, home: string): string[] {
   const { image, options } = input;
   const found = new Map<string, string>();
   const put = (item: string): void => {
@@ -156,16 +160,16 @@ function environmentOf(input: BundleInput, account: Account): string[] {
     put(item);
   }
   for (const item of options.env) put(item);
-  if (!found.has("HOME")) put(`HOME=${account.home}`);
+  if (!found.has("HOME")) put(`HOME=${home}`);
   return [...found.values()];
 }
 
-function hostnameOf(input: BundleInput): string {
+function hostnameOf(input: CommandInput): string {
   return input.options.hostname === undefined ? input.id.slice(0, 12) : parseHostname(input.options.hostname);
 }
 
 /** Entrypoint and command, as docker puts them together: --entrypoint does away with the image's command. */
-function argsOf(image: ContainerDefaults, options: RunOptions): string[] {
+export function argsOf({ image, options }: CommandInput): string[] {
   const entrypoint =
     options.entrypoint === undefined ? (image.Entrypoint ?? []) : options.entrypoint === "" ? [] : [options.entrypoint];
   const command = options.command.length > 0 || options.entrypoint !== undefined ? options.command : (image.Cmd ?? []);
@@ -288,8 +292,8 @@ function processOf(input: BundleInput, account: Account, bounding: string[], noN
       gid: account.gid,
       ...(account.additionalGids.length > 0 ? { additionalGids: account.additionalGids } : {}),
     },
-    args: argsOf(image, options),
-    env: environmentOf(input, account),
+    args: argsOf(input),
+    env: environmentOf(input, account.home),
     cwd: cleanPath(options.workdir ?? (image.WorkingDir || "/"), "the working directory"),
     capabilities: { bounding, effective: held, permitted: held, inheritable: [], ambient: [] },
     rlimits: rlimitsOf(options, facts),
@@ -320,13 +324,17 @@ function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
   };
 }
 
+/** Who the command runs as, by the image's own passwd and group. @throws OciboxError INVALID */
+export function accountOf({ image, options, passwd, group }: BundleInput): Account {
+  return lookUpUser(options.user ?? image.User ?? "", passwd, group);
+}
+
 /**
  * The config.json of a container.
  * @throws OciboxError USAGE or INVALID naming the flag or the image's field, HOST for a limit that cannot be had
  */
-export function createSpec(input: BundleInput): Spec {
-  const { image, options, facts } = input;
-  const account = lookUpUser(options.user ?? image.User ?? "", input.passwd, input.group);
+export function createSpec(input: BundleInput, account = accountOf(input)): Spec {
+  const { options, facts } = input;
   const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.permitted);
   const security = securityOf(options, facts, bounding);
   return {

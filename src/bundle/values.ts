@@ -136,16 +136,16 @@ function capability(text: string, flag: string): string {
 
 /**
  * What is left of the usual capabilities and what comes to them. ALL stands for every one that ocibox itself has.
- * @param permitted what ocibox has, as bits
+ * @param permitted what ocibox has, as the sum of bits
  * @throws OciboxError for a name that is none, and for one asked for that cannot be given
  */
 export function capabilities(
   add: readonly string[],
   drop: readonly string[],
   strict: boolean,
-  permitted: bigint,
+  permitted: number,
 ): string[] {
-  const has = (name: string): boolean => ((permitted >> BigInt(CAP[name as keyof typeof CAP])) & 1n) === 1n;
+  const has = (name: string): boolean => Math.floor(permitted / 2 ** CAP[name as keyof typeof CAP]) % 2 === 1;
   const added = add.map((each) => capability(each, "--cap-add"));
   const dropped = drop.map((each) => capability(each, "--cap-drop"));
   const start = added.includes("ALL") ? Object.keys(CAP) : strict || dropped.includes("ALL") ? [] : usualCapabilities;

@@ -6,11 +6,11 @@ import { readText } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { checkOptions, type RunOptions } from "../bundle/bundle.ts";
 import { parseVolume, type Volume } from "../bundle/values.ts";
-import { runContainer } from "../container/run.ts";
+import { type Kind, kindOfContainer, runContainer } from "../container/run.ts";
 import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { openStore, type Store, type StoredImage } from "../store/store.ts";
+import { type ImageChoice, openStore, type Store } from "../store/store.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -25,15 +25,16 @@ async function imageFor(
   store: Store,
   given: Given,
   places: Places,
-  options: RunOptions,
-): Promise<StoredImage> {
+  usable: (choice: ImageChoice) => boolean,
+  beforePull: () => void,
+): Promise<ImageChoice> {
   const when = given.text("pull");
   const platformText = given.text("platform");
   if (when !== "always") {
     const platform =
       platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
-    const found = store.find(imageWord(word), platform);
-    if (found?.layers.every((layer) => store.hasLayer(layer.chainId))) return found;
+    const found = store.lookUp(imageWord(word), platform);
+    if (found !== undefined && usable(found)) return found;
     if (when === "never")
       throw new OciboxError(
         "NOT_FOUND",
@@ -43,14 +44,15 @@ async function imageFor(
         },
       );
   }
-  checkOptions(options, hostFacts());
+  beforePull();
   const { pullByName } = await import("./pull-image.ts");
-  return pullByName(word, places, {
+  const image = await pullByName(word, places, {
     platform: platformText,
     authFile: given.text("authfile"),
     tlsVerify: given.flag("tls-verify"),
     quiet: given.flag("quiet"),
   });
+  return { digest: image.manifestDescriptor.digest, load: () => image };
 }
 
 function volumes(given: Given): Volume[] {
@@ -124,21 +126,32 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   const options = runOptions(given);
   const word = given.words[0] as string;
   const store = openStore(places.root);
+  const facts = hostFacts();
   tidy(places.root, places.state);
   using storeLock = store.lockShared();
-  const image = await imageFor(word, store, given, places, options);
-  return runContainer({
-    image,
+  const request = {
     imageName: word,
     store,
     storeLock,
     ...places,
     options,
+    facts,
     init: given.flag("init"),
     name,
     autoRemove: given.flag("rm"),
     interactive,
     explain: given.flag("explain") ? await explainer() : undefined,
     fault: fault(given.text("inject")),
-  });
+  };
+  let kind: Kind | undefined;
+  const usable = (image: ImageChoice): boolean => {
+    const found = kindOfContainer({ ...request, image });
+    if (found.kept === undefined && !image.load().layers.every((layer) => store.hasLayer(layer.chainId))) return false;
+    kind = found;
+    return true;
+  };
+  // What is wrong with the options is better said before a pull than after it.
+  const image = await imageFor(word, store, given, places, usable, () => checkOptions(options, facts));
+  const complete = { ...request, image };
+  return runContainer(complete, kind ?? kindOfContainer(complete));
 }

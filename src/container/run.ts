@@ -4,27 +4,29 @@
  */
 import { AT_FDCWD, F, O, S } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
-import { encodePlan } from "../../ffi/encode.ts";
+import { encodePart, encodePlan } from "../../ffi/encode.ts";
 import { errnoOf } from "../../ffi/errno.ts";
-import type { OwnedFd } from "../../ffi/fd.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import { createSpec, type RunOptions } from "../bundle/bundle.ts";
-import { compile, type PlanContext } from "../plan/compile.ts";
+import { accountOf, argsOf, type BundleInput, createSpec, environmentOf, type RunOptions } from "../bundle/bundle.ts";
+import { OciboxError } from "../errors.ts";
+import { compile, compileCommand, compileSetUp, type PlanContext } from "../plan/compile.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { prepareOverlay } from "../rootfs/overlay.ts";
 import { readInRoot } from "../rootfs/read.ts";
-import { hostFacts } from "../runtime/host.ts";
+import type { ChainId } from "../spec/digest.ts";
 import type { Spec } from "../spec/runtime.ts";
-import type { Store, StoredImage } from "../store/store.ts";
+import type { ImageChoice, Store } from "../store/store.ts";
 import { cgroupsPath } from "./cgroups.ts";
+import { type KeptPlan, keyName, partFor, recall, remember, specFor, specTemplate } from "./plan-cache.ts";
 import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
 import { type Claim, claim } from "./state.ts";
 
 export interface RunRequest {
-  readonly image: StoredImage;
+  readonly image: ImageChoice;
   /** As the user named it. */
   readonly imageName: string;
   readonly store: Store;
@@ -34,6 +36,7 @@ export interface RunRequest {
   readonly state: string;
   /** What the bundle is made by; id, hostname and the like are filled in here. */
   readonly options: RunOptions;
+  readonly facts: HostFacts;
   readonly name: string | undefined;
   readonly autoRemove: boolean;
   readonly interactive: boolean;
@@ -42,6 +45,9 @@ export interface RunRequest {
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
   readonly fault: { readonly step: number; readonly errno: number } | undefined;
 }
+
+/** The descriptor that a plan finds the container's tree at. */
+const rootfsNumber = 64;
 
 /** passwd and group files larger than this are refused, unread. */
 const mostAccounts = 4 << 20;
@@ -64,30 +70,29 @@ function makeFolder(root: string, directory: string): void {
   direct.mkdirat(AT_FDCWD, `${directory}/work`, 0o700);
 }
 
-/** What --volume and ours bind: a plan needs to know files from directories, to make what they are mounted on. */
+/** What a bind's source is: a plan needs to know files from directories, to make what they are mounted on. */
+function kindOf(source: string): "directory" | "file" {
+  const stat = alloc(256);
+  direct.statx(AT_FDCWD, source, 0, 1, stat);
+  return (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR ? "directory" : "file";
+}
+
 function sourceKinds(spec: Spec): Map<string, "directory" | "file"> {
   const kinds = new Map<string, "directory" | "file">();
   for (const mount of spec.mounts ?? []) {
-    if (mount.type !== "bind" || mount.source === undefined) continue;
-    const stat = alloc(256);
-    direct.statx(AT_FDCWD, mount.source, 0, 1, stat);
-    kinds.set(mount.source, (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR ? "directory" : "file");
+    if (mount.type === "bind" && mount.source !== undefined) kinds.set(mount.source, kindOf(mount.source));
   }
   return kinds;
 }
 
-interface Prepared {
-  readonly spec: Spec;
-  readonly facts: HostFacts;
-  readonly rootfs: OwnedFd;
-}
-
-/** The folder, the mounted tree and the config.json. What of it is on disk is removed by `undo` if anything fails. */
-function prepare(request: RunRequest, claimed: Claim, undo: DisposableStack): Prepared {
-  const { root, image, options, store } = request;
+/**
+ * The folder and the mounted tree. What of it is on disk is removed by `undo` if anything fails.
+ * @returns the tree: a detached mount, owned by `undo`
+ */
+function furnish(request: RunRequest, claimed: Claim, layers: readonly ChainId[], undo: DisposableStack): number {
+  const { root, options, store } = request;
   const { id } = claimed;
   const directory = containerDirectory(root, id);
-  const name = request.name ?? id.slice(0, 12);
   undo.defer(() => removeContainer(root, id));
   makeFolder(root, directory);
   if (request.name !== undefined) {
@@ -96,54 +101,44 @@ function prepare(request: RunRequest, claimed: Claim, undo: DisposableStack): Pr
   }
   const record: ContainerRecord = {
     id,
-    name,
+    name: request.name ?? id.slice(0, 12),
     image: request.imageName,
-    manifestDigest: image.manifestDescriptor.digest,
-    layers: image.layers.map((layer) => layer.chainId),
+    manifestDigest: request.image.digest,
+    layers,
     command: options.command,
     created: new Date().toISOString(),
     autoRemove: request.autoRemove,
   };
   writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
   request.storeLock[Symbol.dispose]();
-  const hostname = options.hostname ?? id.slice(0, 12);
-  writeNetworkFiles(directory, hostname, options.network === "host");
-  const rootfs = prepareOverlay(
+  writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options.network === "host");
+  using mounted = prepareOverlay(
     {
-      lower: image.layers.map((layer) => store.layerPath(layer.chainId)).reverse(),
+      lower: layers.map((chainId) => store.layerPath(chainId)).reverse(),
       upper: `${directory}/upper`,
       work: `${directory}/work`,
       volatile: request.autoRemove,
     },
     `${directory}/work`,
   );
-  undo.use(rootfs);
-  const facts = hostFacts();
-  const spec = createSpec({
-    id,
-    image: image.config.config,
-    options,
-    passwd: readInRoot(rootfs.fd, "etc/passwd", mostAccounts),
-    group: readInRoot(rootfs.fd, "etc/group", mostAccounts),
-    facts,
-    cgroupsPath: cgroupsPath(id),
-    files: directory,
-  });
-  writeNew(`${directory}/config.json`, JSON.stringify(spec), 0o600);
-  return { spec, facts, rootfs };
+  // Always the same number, and inherited by init: a plan that is kept names it.
+  const rootfs = direct.fcntl(mounted.fd, F.F_DUPFD, rootfsNumber);
+  undo.use(new OwnedFd(rootfs));
+  if (rootfs !== rootfsNumber) throw new OciboxError("HOST", `the descriptor ${rootfsNumber} is in use already`);
+  return rootfs;
 }
 
 /** What the plan does in the end: the folder goes, or keeps the exit code; then the state file. */
-function contextFor(request: RunRequest, claimed: Claim, prepared: Prepared): PlanContext {
+function contextFor(request: RunRequest, claimed: Claim, spec: Spec, rootfs: number): PlanContext {
   const { root } = request;
   const directory = containerDirectory(root, claimed.id);
   return {
-    rootfs: prepared.rootfs.fd,
+    rootfs,
     // Ours alone, and empty for everybody: not the folder itself, whose files are bound into the container.
     mountpoint: `${directory}/work`,
     interactive: request.interactive,
     init: request.init,
-    sources: sourceKinds(prepared.spec),
+    sources: sourceKinds(spec),
     cleanup(p, code, note, trouble) {
       if (!request.autoRemove) {
         const file = p
@@ -180,22 +175,97 @@ function contextFor(request: RunRequest, claimed: Claim, prepared: Prepared): Pl
   };
 }
 
+/** What is known of a container's kind. */
+export interface Kind {
+  /** The name that its set-up is kept by; undefined where it is one of its kind. */
+  readonly name: string | undefined;
+  readonly kept: KeptPlan | undefined;
+}
+
+/** Looks whether there was a container of this kind before, whose layers are still there. */
+export function kindOfContainer(request: RunRequest): Kind {
+  if (request.name !== undefined || request.explain !== undefined || request.fault !== undefined)
+    return { name: undefined, kept: undefined };
+  const { options, facts, interactive, init, autoRemove, root, state } = request;
+  const kinds = options.volumes.map((volume) => kindOf(volume.source));
+  const name = keyName({
+    image: request.image.digest,
+    options,
+    facts,
+    interactive,
+    init,
+    autoRemove,
+    root,
+    state,
+    kinds,
+  });
+  const kept = name === undefined ? undefined : recall(root, name);
+  const whole = kept?.layers.every((chainId) => request.store.hasLayer(chainId)) === true;
+  return { name, kept: whole ? kept : undefined };
+}
+
+/** A container of a kind that there was before: nothing of its image is read, nothing compiled. */
+function fromKept(request: RunRequest, claimed: Claim, kept: KeptPlan, undo: DisposableStack): Uint8Array<ArrayBuffer> {
+  const { id } = claimed;
+  const input = { id, image: kept.image, options: request.options };
+  const args = argsOf(input);
+  const env = environmentOf(input, kept.home);
+  furnish(request, claimed, kept.layers, undo);
+  writeNew(`${containerDirectory(request.root, id)}/config.json`, specFor(kept, id, args, env), 0o600);
+  return encodePlan(compileCommand(args, env).steps, { after: partFor(kept, id) });
+}
+
+/** A container from its image; undefined where its plan was to be printed, which has been done. */
+function fromImage(
+  request: RunRequest,
+  claimed: Claim,
+  name: string | undefined,
+  undo: DisposableStack,
+): Uint8Array<ArrayBuffer> | undefined {
+  const { root, options, facts, fault } = request;
+  const { id } = claimed;
+  const image = request.image.load();
+  const layers = image.layers.map((layer) => layer.chainId);
+  const rootfs = furnish(request, claimed, layers, undo);
+  const input: BundleInput = {
+    id,
+    image: image.config.config,
+    options,
+    passwd: readInRoot(rootfs, "etc/passwd", mostAccounts),
+    group: readInRoot(rootfs, "etc/group", mostAccounts),
+    facts,
+    cgroupsPath: cgroupsPath(id),
+    files: containerDirectory(root, id),
+  };
+  const account = accountOf(input);
+  const spec = createSpec(input, account);
+  writeNew(`${containerDirectory(root, id)}/config.json`, JSON.stringify(spec), 0o600);
+  const context = contextFor(request, claimed, spec, rootfs);
+  const { args = [], env = [] } = spec.process ?? {};
+  if (request.explain !== undefined) {
+    request.explain(compile(spec, facts, context).steps);
+    return undefined;
+  }
+  if (fault !== undefined) return encodePlan(compile(spec, facts, context).steps, { fault });
+  const part = encodePart(compileSetUp(spec, facts, context).steps);
+  if (name !== undefined) {
+    const { Entrypoint, Cmd, Env } = image.config.config;
+    const own = { ...(Entrypoint && { Entrypoint }), ...(Cmd && { Cmd }), ...(Env && { Env }) };
+    remember(root, name, { id, layers, image: own, home: account.home, spec: specTemplate(spec), part });
+  }
+  return encodePlan(compileCommand(args, env).steps, { after: part });
+}
+
 /**
  * Runs a container in the foreground. Does not return: init takes over this process, and ends with the container's
  * exit code. Returns only where the plan was to be printed.
  * @throws OciboxError; nothing is left then
  */
-export function runContainer(request: RunRequest): number {
+export function runContainer(request: RunRequest, { name, kept }: Kind): number {
   using claimed = claim(request.state);
   using undo = new DisposableStack();
-  const prepared = prepare(request, claimed, undo);
-  const plan = compile(prepared.spec, prepared.facts, contextFor(request, claimed, prepared));
-  if (request.explain !== undefined) {
-    request.explain(plan.steps);
-    return 0;
-  }
-  const image = encodePlan(plan.steps, { fault: request.fault });
-  direct.fcntl(prepared.rootfs.fd, F.F_SETFD, 0);
+  const image = kept === undefined ? fromImage(request, claimed, name, undo) : fromKept(request, claimed, kept, undo);
+  if (image === undefined) return 0;
   claimed.inherit();
   execInit(image);
 }

@@ -298,7 +298,6 @@ class Compiler {
     this.closeAll(report);
     becomeUser(b, process, spec.linux?.seccomp, this.facts);
     if (context.init) this.beInit();
-    execute(p, process.args as string[], process.env ?? []);
   }
 
   /** Dies with the parent from here on; where that is gone already, the socket has ended. */
@@ -454,9 +453,27 @@ class Compiler {
 }
 
 /**
- * The plan of a container.
+ * The plan of a container up to where the command is executed: all of it but what depends on its arguments and its
+ * environment.
+ * @throws OciboxError INVALID or UNSUPPORTED naming the field of config.json
+ */
+export function compileSetUp(spec: Spec, facts: HostFacts, context: PlanContext): Recorder {
+  return new Compiler(spec, facts, context).all();
+}
+
+/** The rest: the child executes the command. */
+export function compileCommand(args: readonly string[], env: readonly string[]): Recorder {
+  const p = new Recorder();
+  execute(p, args, env);
+  return p;
+}
+
+/**
+ * The whole plan of a container.
  * @throws OciboxError INVALID or UNSUPPORTED naming the field of config.json
  */
 export function compile(spec: Spec, facts: HostFacts, context: PlanContext): Recorder {
-  return new Compiler(spec, facts, context).all();
+  const p = compileSetUp(spec, facts, context);
+  execute(p, spec.process?.args ?? [], spec.process?.env ?? []);
+  return p;
 }

@@ -15,8 +15,8 @@ export interface HostFacts {
   };
   /** Number of the last capability the kernel knows. */
   readonly lastCap: number;
-  /** The capabilities that ocibox itself has, as bits: a container can have no others. capabilities(7) */
-  readonly permitted: bigint;
+  /** The capabilities that ocibox itself has, as the sum of their bits: a container can have no others. capabilities(7) */
+  readonly permitted: number;
   readonly apparmor: boolean;
   readonly selinux: boolean;
   /** RLIMIT_NOFILE as ocibox was started with: Bun raises its own. */

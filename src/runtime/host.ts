@@ -56,12 +56,12 @@ function release(): string {
 const capabilityVersion = 0x20080522;
 
 /** capget(2): two halves of three words, the permitted set being the second. */
-function permitted(): bigint {
+function permitted(): number {
   const header = alloc(8);
   const words = new Uint32Array(alloc(24).buffer);
   new DataView(header.buffer).setUint32(0, capabilityVersion, true);
   direct.capget(header, new Uint8Array(words.buffer));
-  return BigInt(words[1] ?? 0) | (BigInt(words[4] ?? 0) << 32n);
+  return (words[1] ?? 0) + (words[4] ?? 0) * 2 ** 32;
 }
 
 /** @throws SyscallError where even uname(2) is refused */

@@ -43,6 +43,13 @@ export interface StoredImage {
   readonly indexDigest: Digest | undefined;
 }
 
+/** An image that the index knows, not decoded yet. */
+export interface ImageChoice {
+  /** Of its manifest. */
+  readonly digest: Digest;
+  load(): StoredImage;
+}
+
 interface LayoutIndex {
   schemaVersion: 2;
   mediaType?: string;
@@ -217,6 +224,11 @@ export class Store {
    * Without a platform: this machine's, or the only one there is.
    */
   find(word: string, platform?: Platform): StoredImage | undefined {
+    return this.lookUp(word, platform)?.load();
+  }
+
+  /** The same without a look at anything but the index: `load` decodes the image. */
+  lookUp(word: string, platform?: Platform): ImageChoice | undefined {
     const { manifests } = this.#readIndex();
     const named = manifests.filter((each) => each.annotations?.[refName] === word);
     if (named.length > 0) return this.#choose(named, manifests, platform);
@@ -227,21 +239,26 @@ export class Store {
         return this.#choose(at, manifests, platform);
     }
     if (!isDigest(word) && !/^[0-9a-f]{6,64}$/.test(word)) return undefined;
-    return this.#byId(word, manifests);
+    const image = this.#byId(word, manifests);
+    return image === undefined ? undefined : { digest: image.manifestDescriptor.digest, load: () => image };
   }
 
   #choose(
     candidates: readonly Descriptor[],
     all: readonly Descriptor[],
     platform: Platform | undefined,
-  ): StoredImage | undefined {
+  ): ImageChoice | undefined {
     const wanted = platform ?? hostPlatform();
     const match =
       candidates.find((each) => each.platform === undefined || platformMatches(each.platform, wanted)) ??
       (platform === undefined && candidates.length === 1 ? candidates[0] : undefined);
-    return match === undefined
-      ? undefined
-      : this.#image([match, ...all.filter((each) => each !== match && each.digest === match.digest)]);
+    if (match === undefined) return undefined;
+    let image: StoredImage | undefined;
+    const load = (): StoredImage => {
+      image ??= this.#image([match, ...all.filter((each) => each !== match && each.digest === match.digest)]);
+      return image;
+    };
+    return { digest: match.digest, load };
   }
 
   #byId(word: string, manifests: readonly Descriptor[]): StoredImage | undefined {
@@ -325,6 +342,8 @@ export class Store {
     for (const user of this.#containersUsing()) for (const chainId of user.layers ?? []) layers.add(hexOf(chainId));
     this.#discard("image/blobs/sha256", blobs);
     this.#discard("layers", layers);
+    // Plans of images that may be gone: they are compiled again.
+    this.#discard("plans", new Set());
     this.emptyTrash();
   }
 
