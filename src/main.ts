@@ -1,8 +1,10 @@
-/** Where the program starts: argv0 and argv are dispatched, and the only place that prints an error and exits. */
-import { attempt } from "../ffi/direct.ts";
+/**
+ * Where the program starts: argv0 and argv are dispatched, and the only place that prints an error and exits. Loads
+ * nothing by itself: `--version` wants nothing, and each command what it needs.
+ */
 import type { Globals } from "./cli/globals.ts";
 import type { Command } from "./cli/options.ts";
-import { OciboxError } from "./errors.ts";
+import type { ErrorCode } from "./errors.ts";
 
 declare const OCIBOX_VERSION: string;
 
@@ -27,7 +29,7 @@ interface Start {
 }
 
 /** Splits off the flags that stand before the command. */
-function readGlobals(argv: readonly string[]): Start {
+async function readGlobals(argv: readonly string[]): Promise<Start> {
   const globals: { root?: string; state?: string; debug: boolean } = { debug: false };
   let at = 0;
   for (; at < argv.length; at++) {
@@ -39,40 +41,36 @@ function readGlobals(argv: readonly string[]): Start {
     const match = /^--(root|state)(?:=(.*))?$/s.exec(word);
     if (match === null) break;
     const value = match[2] ?? argv[++at];
-    if (value === undefined || value === "") throw new OciboxError("USAGE", `the flag ${word} wants a directory`);
+    if (value === undefined || value === "") return refuse("USAGE", `the flag ${word} wants a directory`);
     globals[match[1] as "root" | "state"] = value;
   }
   return { globals: { ...globals, version: OCIBOX_VERSION }, rest: argv.slice(at) };
 }
 
-/** A setuid or setgid start would lend its rights to whoever calls: refused (getauxval(3), AT_SECURE). */
-function refuseSetuid(): void {
-  if (attempt("getuid") !== attempt("geteuid") || attempt("getgid") !== attempt("getegid"))
-    throw new OciboxError("PERMISSION", "ocibox must not be installed setuid or setgid", {
-      hint: "remove the bit with chmod u-s,g-s and run it as root or as yourself",
-    });
+async function refuse(code: ErrorCode, message: string, hint?: string): Promise<never> {
+  const { OciboxError } = await import("./errors.ts");
+  throw new OciboxError(code, message, hint === undefined ? {} : { hint });
 }
 
 async function unknownCommand(word: string): Promise<never> {
   const { nearest } = await import("./cli/options.ts");
   const near = nearest(word, Object.keys(commands));
-  throw new OciboxError("USAGE", `ocibox has no command "${word}"`, {
-    hint: near === undefined ? "see: ocibox --help" : `did you mean "ocibox ${near}"?`,
-  });
+  const hint = near === undefined ? "see: ocibox --help" : `did you mean "ocibox ${near}"?`;
+  return refuse("USAGE", `ocibox has no command "${word}"`, hint);
 }
 
 async function main(argv: readonly string[]): Promise<number> {
-  const { globals, rest } = readGlobals(argv);
-  debug = globals.debug;
-  const word = rest[0];
-  if (word === "--version" || word === "-v" || word === "-V") {
+  const [first] = argv;
+  if (first === "--version" || first === "-v" || first === "-V") {
     console.log(`ocibox version ${OCIBOX_VERSION}`);
     return 0;
   }
-  refuseSetuid();
+  const { globals, rest } = await readGlobals(argv);
+  debug = globals.debug;
+  const word = rest[0];
   const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
   if (word === "oci" || /(?:runc|crun|-oci)$/.test(called))
-    throw new OciboxError("UNSUPPORTED", "the OCI runtime's command line (ocibox oci) is not there yet");
+    return refuse("UNSUPPORTED", "the OCI runtime's command line (ocibox oci) is not there yet");
   if (word === undefined || help.has(word)) {
     const { showOverview } = await import("./cli/overview.ts");
     await showOverview(rest[1], OCIBOX_VERSION, commands, globals);
@@ -80,16 +78,8 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   const load = Object.hasOwn(commands, word) ? commands[word] : undefined;
   if (load === undefined) return unknownCommand(word);
-  const command = (await load()).command(globals);
-  const { HelpAsked, readOptions } = await import("./cli/options.ts");
-  try {
-    return await command.run(readOptions(rest.slice(1), command, word));
-  } catch (error) {
-    if (!(error instanceof HelpAsked)) throw error;
-    const { showHelp } = await import("./cli/help.ts");
-    await showHelp(command.def, { meta: { name: "ocibox" } });
-    return 0;
-  }
+  const { callCommand } = await import("./cli/call.ts");
+  return callCommand((await load()).command(globals), word, rest.slice(1));
 }
 
 let debug = false;
