@@ -7,49 +7,21 @@ import type { HostFacts } from "../plan/facts.ts";
 import { defaultProfile } from "../plan/seccomp/filter.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Linux, LinuxSeccomp, Mount, Process, Resources, Rlimit, Spec } from "../spec/runtime.ts";
+import { argsOf, type CommandInput, environmentOf, hostnameOf, parseHostname, type RunOptions } from "./command.ts";
 import { type Account, lookUpUser } from "./user.ts";
 import {
   capabilities,
   cleanPath,
   cpuQuota,
-  parseHostname,
   parseSize,
   parseUlimit,
   tmpfsMount,
   usualCapabilities,
-  type Volume,
   volumeMount,
 } from "./values.ts";
 
-/** The flags of `run`, as they were given. */
-export interface RunOptions {
-  readonly command: readonly string[];
-  readonly entrypoint: string | undefined;
-  /** KEY=VALUE, later ones winning. */
-  readonly env: readonly string[];
-  readonly workdir: string | undefined;
-  readonly user: string | undefined;
-  readonly hostname: string | undefined;
-  readonly tty: boolean;
-  readonly readOnly: boolean;
-  readonly volumes: readonly Volume[];
-  readonly tmpfs: readonly string[];
-  readonly capAdd: readonly string[];
-  readonly capDrop: readonly string[];
-  /** seccomp=… holds the profile's text, not its path. */
-  readonly securityOpt: readonly string[];
-  readonly strict: boolean;
-  readonly memory: string | undefined;
-  readonly cpus: string | undefined;
-  readonly pidsLimit: string | undefined;
-  readonly ulimits: readonly string[];
-  readonly network: "none" | "host";
-}
-
-export interface BundleInput {
-  readonly id: string;
+export interface BundleInput extends CommandInput {
   readonly image: ContainerDefaults;
-  readonly options: RunOptions;
   readonly passwd: Uint8Array | undefined;
   readonly group: Uint8Array | undefined;
   readonly facts: HostFacts;
@@ -57,8 +29,6 @@ export interface BundleInput {
   /** Directory with hostname, hosts and resolv.conf. */
   readonly files: string;
 }
-
-const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /** docker's and podman's lists together; docs/security.md. */
 const maskedPaths = [
@@ -139,47 +109,6 @@ function mountsOf(input: BundleInput): Mount[] {
   // A mount on a directory must come before the mounts below it.
   own.sort((a, b) => a.destination.split("/").length - b.destination.split("/").length);
   return [...base, ...fileMounts(input, taken), ...own];
-}
-
-/** What a command's name and environment are made of; a kept plan asks for nothing else. */
-export type CommandInput = Pick<BundleInput, "id" | "image" | "options">;
-
-/** The environment: ours, under the image's, under what was given. @param home of the account, for HOME */
-export function environmentOf(input: CommandInput, home: string): string[] {
-  const { image, options } = input;
-  const found = new Map<string, string>();
-  const put = (item: string): void => {
-    found.set(item.slice(0, item.indexOf("=")), item);
-  };
-  put(defaultPath);
-  put(`HOSTNAME=${hostnameOf(input)}`);
-  if (options.tty) put("TERM=xterm");
-  for (const item of image.Env ?? []) {
-    if (item.indexOf("=") < 1 || item.includes("\0"))
-      throw new OciboxError("INVALID", `the image's environment has ${JSON.stringify(item)}, which is not NAME=VALUE`);
-    put(item);
-  }
-  for (const item of options.env) put(item);
-  if (!found.has("HOME")) put(`HOME=${home}`);
-  return [...found.values()];
-}
-
-function hostnameOf(input: CommandInput): string {
-  return input.options.hostname === undefined ? input.id.slice(0, 12) : parseHostname(input.options.hostname);
-}
-
-/** Entrypoint and command, as docker puts them together: --entrypoint does away with the image's command. */
-export function argsOf({ image, options }: CommandInput): string[] {
-  const entrypoint =
-    options.entrypoint === undefined ? (image.Entrypoint ?? []) : options.entrypoint === "" ? [] : [options.entrypoint];
-  const command = options.command.length > 0 || options.entrypoint !== undefined ? options.command : (image.Cmd ?? []);
-  const args = [...entrypoint, ...command];
-  if (args.length === 0 || args[0] === "")
-    throw new OciboxError("USAGE", "there is nothing to run: the image names no command and none was given", {
-      hint: "add one: ocibox run IMAGE COMMAND",
-    });
-  for (const arg of args) if (arg.includes("\0")) throw new OciboxError("INVALID", "the command has a NUL in it");
-  return args;
 }
 
 interface Security {

@@ -169,9 +169,3 @@ export function cpuQuota(text: string): { quota: number; period: number } {
     refuse(`--cpus is "${text}", which is not a number of at least 0.01`);
   return { quota: Math.round(cpus * 100_000), period: 100_000 };
 }
-
-export function parseHostname(text: string): string {
-  if (!/^[a-zA-Z0-9](?:[a-zA-Z0-9._-]{0,62}[a-zA-Z0-9])?$/.test(text))
-    refuse(`--hostname is "${text}", which is not a host name of at most 64 letters, digits, dots and dashes`);
-  return text;
-}

@@ -4,13 +4,14 @@ import { attempt } from "../../ffi/direct.ts";
 import { type ErrnoName, errnoOf, errnoTable } from "../../ffi/errno.ts";
 import { readText } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
-import { checkOptions, type RunOptions } from "../bundle/bundle.ts";
+import type { RunOptions } from "../bundle/command.ts";
 import { parseVolume, type Volume } from "../bundle/values.ts";
-import { type Kind, kindOfContainer, runContainer } from "../container/run.ts";
+import type { RunRequest } from "../container/furnish.ts";
+import { kindOfContainer, runContainer } from "../container/run.ts";
 import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { type ImageChoice, openStore, type Store } from "../store/store.ts";
+import { type ImageChoice, openStore } from "../store/store.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -21,32 +22,28 @@ const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
 /** The image from the store, or pulled, as --pull says. */
 async function imageFor(
-  word: string,
-  store: Store,
+  { imageName, store, platform: platformText, options, facts }: RunRequest,
   given: Given,
   places: Places,
-  usable: (choice: ImageChoice) => boolean,
-  beforePull: () => void,
 ): Promise<ImageChoice> {
   const when = given.text("pull");
-  const platformText = given.text("platform");
   if (when !== "always") {
     const platform =
       platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
-    const found = store.lookUp(imageWord(word), platform);
-    if (found !== undefined && usable(found)) return found;
+    const found = store.lookUp(imageWord(imageName), platform);
+    if (found?.load().layers.every((layer) => store.hasLayer(layer.chainId)) === true) return found;
     if (when === "never")
       throw new OciboxError(
         "NOT_FOUND",
-        `the image "${word}" is not in the store, and --pull=never forbids fetching it`,
-        {
-          hint: `fetch it with: ocibox pull ${word}`,
-        },
+        `the image "${imageName}" is not in the store, and --pull=never forbids fetching it`,
+        { hint: `fetch it with: ocibox pull ${imageName}` },
       );
   }
-  beforePull();
+  // What is wrong with the options is better said before a pull than after it.
+  const { checkOptions } = await import("../bundle/bundle.ts");
+  checkOptions(options, facts);
   const { pullByName } = await import("./pull-image.ts");
-  const image = await pullByName(word, places, {
+  const image = await pullByName(imageName, places, {
     platform: platformText,
     authFile: given.text("authfile"),
     tlsVerify: given.flag("tls-verify"),
@@ -124,13 +121,13 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   if (name !== undefined && !namePattern.test(name))
     throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
   const options = runOptions(given);
-  const word = given.words[0] as string;
   const store = openStore(places.root);
   const facts = hostFacts();
   tidy(places.root, places.state);
   using storeLock = store.lockShared();
-  const request = {
-    imageName: word,
+  const request: RunRequest = {
+    imageName: given.words[0] as string,
+    platform: given.text("platform"),
     store,
     storeLock,
     ...places,
@@ -143,15 +140,9 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     explain: given.flag("explain") ? await explainer() : undefined,
     fault: fault(given.text("inject")),
   };
-  let kind: Kind | undefined;
-  const usable = (image: ImageChoice): boolean => {
-    const found = kindOfContainer({ ...request, image });
-    if (found.kept === undefined && !image.load().layers.every((layer) => store.hasLayer(layer.chainId))) return false;
-    kind = found;
-    return true;
-  };
-  // What is wrong with the options is better said before a pull than after it.
-  const image = await imageFor(word, store, given, places, usable, () => checkOptions(options, facts));
-  const complete = { ...request, image };
-  return runContainer(complete, kind ?? kindOfContainer(complete));
+  const { name: kind, kept } = kindOfContainer(request);
+  if (kept !== undefined && given.text("pull") !== "always") return runContainer(request, kept, kind);
+  const image = await imageFor(request, given, places);
+  // A pull has changed the index, and with it the name.
+  return runContainer(request, image, kindOfContainer(request).name);
 }

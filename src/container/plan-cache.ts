@@ -12,7 +12,7 @@ import { dataOfPart, type EncodedPart } from "../../ffi/encode.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, namesIn } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import type { RunOptions } from "../bundle/bundle.ts";
+import type { RunOptions } from "../bundle/command.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
@@ -21,7 +21,9 @@ import type { ContainerId } from "./state.ts";
 
 /** All that a container's set-up depends on. */
 export interface PlanKey {
-  readonly image: Digest;
+  /** With the store's index, which is in the name by its inode and time, this says which image. */
+  readonly imageName: string;
+  readonly platform: string | undefined;
   readonly options: RunOptions;
   readonly facts: HostFacts;
   readonly interactive: boolean;
@@ -37,6 +39,7 @@ export interface PlanKey {
 export interface KeptPlan {
   /** The container that it was compiled for: its id stands in the texts. */
   readonly id: ContainerId;
+  readonly digest: Digest;
   readonly layers: readonly ChainId[];
   readonly image: Pick<ContainerDefaults, "Entrypoint" | "Cmd" | "Env">;
   readonly home: string;
@@ -71,10 +74,11 @@ function isOurs(fd: number, kind: number): boolean {
 /** The name that a plan is kept by, or undefined where this program cannot tell which it is. */
 export function keyName(key: PlanKey): string | undefined {
   const program = identity("/proc/self/exe");
-  if (program === undefined) return undefined;
+  const index = identity(`${key.root}/image/index.json`);
+  if (program === undefined || index === undefined) return undefined;
   // Everything but what is added to a kept plan: a new option is part of the key without being named here.
   const { command, entrypoint, env, ...options } = key.options;
-  const text = JSON.stringify({ ...key, options, program });
+  const text = JSON.stringify({ ...key, options, program, index });
   return new Bun.CryptoHasher("sha256").update(text).digest("hex");
 }
 

@@ -12,8 +12,9 @@ import { OciboxError } from "../errors.ts";
 import type { NamespaceType, Process, Spec } from "../spec/runtime.ts";
 import { Builder, cloneByFd, moveByFd } from "./builder.ts";
 import { type CgroupPlan, joinCgroups, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups.ts";
+import { execute } from "./command.ts";
 import type { HostFacts } from "./facts.ts";
-import { becomeUser, execute, setRlimits } from "./identity.ts";
+import { becomeUser, setRlimits } from "./identity.ts";
 import {
   coverDirectory,
   type Mounted,
@@ -459,13 +460,6 @@ class Compiler {
  */
 export function compileSetUp(spec: Spec, facts: HostFacts, context: PlanContext): Recorder {
   return new Compiler(spec, facts, context).all();
-}
-
-/** The rest: the child executes the command. */
-export function compileCommand(args: readonly string[], env: readonly string[]): Recorder {
-  const p = new Recorder();
-  execute(p, args, env);
-  return p;
 }
 
 /**

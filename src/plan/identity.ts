@@ -10,8 +10,7 @@ import {
   SECCOMP,
   SIG,
 } from "../../ffi/constants.ts";
-import { errnoOf } from "../../ffi/errno.ts";
-import type { Recorder, Slot } from "../../ffi/plan.ts";
+import type { Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { LinuxSeccomp, Process, Rlimit } from "../spec/runtime.ts";
@@ -145,45 +144,4 @@ export function becomeUser(b: Builder, process: Process, seccomp: LinuxSeccomp |
   // The change of ids has cleared it; prctl(2), PR_SET_PDEATHSIG.
   p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
   if (strict) loadSeccomp(b, seccomp, facts);
-}
-
-function searchPath(env: readonly string[]): string[] {
-  let path = "";
-  for (const item of env) if (item.startsWith("PATH=")) path = item.slice(5);
-  return path.split(":").map((each) => (each === "" ? "." : each));
-}
-
-/** execve, through PATH where the command's name has no slash. 127 where it is not found, 126 where it may not run. */
-export function execute(p: Recorder, args: readonly string[], env: readonly string[]): void {
-  const command = args[0] as string;
-  const says = `cannot run ${JSON.stringify(command)}`;
-  p.field("");
-  p.add({ op: "giveSignals" });
-  p.field("process.args");
-  if (command.includes("/")) {
-    p.with({ says, blame: "command" }).sys.execve(command, args, env);
-    return;
-  }
-  const denied = p.slot("denied");
-  p.add({ op: "set", slot: denied, value: 0 });
-  for (const directory of searchPath(env)) {
-    const next = p.newLabel(`not in ${directory}`);
-    const result = p
-      .with({ says, blame: "command" })
-      .tolerate("ENOENT", "ENOTDIR", "EACCES", "ENAMETOOLONG", "ELOOP")
-      .execve(`${directory}/${command}`, args, env);
-    p.branch(result, "!=", -errnoOf("EACCES"), next);
-    p.add({ op: "set", slot: denied, value: 1 });
-    p.place(next);
-  }
-  const notFound = p.newLabel("not found");
-  p.branch(denied, "==", 0, notFound);
-  p.add({ op: "fail", errno: errnoOf("EACCES"), says: `${says}: permission denied`, blame: "command" });
-  p.place(notFound);
-  p.add({
-    op: "fail",
-    errno: errnoOf("ENOENT"),
-    says: `${says}: executable file not found in $PATH`,
-    blame: "command",
-  });
 }

@@ -1,0 +1,124 @@
+/** A container of a kind that is not kept: from the image by config.json to the plan. */
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { encodePart, encodePlan } from "../../ffi/encode.ts";
+import { errnoOf } from "../../ffi/errno.ts";
+import { writeNew } from "../../ffi/files.ts";
+import { accountOf, type BundleInput, createSpec } from "../bundle/bundle.ts";
+import { compileCommand } from "../plan/command.ts";
+import { compile, compileSetUp, type PlanContext } from "../plan/compile.ts";
+import { readInRoot } from "../rootfs/read.ts";
+import type { Spec } from "../spec/runtime.ts";
+import type { ImageChoice } from "../store/store.ts";
+import { cgroupsPath } from "./cgroups.ts";
+import { furnish, kindOf, type RunRequest } from "./furnish.ts";
+import { remember, specTemplate } from "./plan-cache.ts";
+import { containerDirectory, containersDirectory } from "./record.ts";
+import type { Claim } from "./state.ts";
+
+/** passwd and group files larger than this are refused, unread. */
+const mostAccounts = 4 << 20;
+
+function sourceKinds(spec: Spec): Map<string, "directory" | "file"> {
+  const kinds = new Map<string, "directory" | "file">();
+  for (const mount of spec.mounts ?? []) {
+    if (mount.type === "bind" && mount.source !== undefined) kinds.set(mount.source, kindOf(mount.source));
+  }
+  return kinds;
+}
+
+/** What the plan does in the end: the folder goes, or keeps the exit code; then the state file. */
+function contextFor(request: RunRequest, claimed: Claim, spec: Spec, rootfs: number): PlanContext {
+  const { root } = request;
+  const directory = containerDirectory(root, claimed.id);
+  return {
+    rootfs,
+    // Ours alone, and empty for everybody: not the folder itself, whose files are bound into the container.
+    mountpoint: `${directory}/work`,
+    interactive: request.interactive,
+    init: request.init,
+    sources: sourceKinds(spec),
+    cleanup(p, code, note, trouble) {
+      if (!request.autoRemove) {
+        const file = p
+          .carryOn()
+          .openat(
+            AT_FDCWD,
+            `${directory}/exit`,
+            O.O_WRONLY | O.O_CREAT | O.O_TRUNC | O.O_NOFOLLOW | O.O_CLOEXEC,
+            0o600,
+          );
+        note(file);
+        // 255 and a newline is the longest; what is left of the text is blank.
+        note(p.carryOn().write(file, p.text`${code}   `, 4));
+        return;
+      }
+      if (request.name !== undefined) note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, `${root}/names/${request.name}`, 0));
+      const containers = p
+        .carryOn()
+        .openat(AT_FDCWD, containersDirectory(root), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
+      note(containers);
+      const gone = p.newLabel("folder gone");
+      p.branch(containers, "<", 0, gone);
+      p.add({ op: "remove", dirfd: containers, name: claimed.id });
+      // Gone, or something of it could not be removed.
+      const flags = O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC;
+      const left = p.carryOn("ENOENT").openat(containers, claimed.id, flags, 0);
+      p.branch(left, "==", -errnoOf("ENOENT"), gone);
+      p.add({ op: "set", slot: trouble, value: 1 });
+      p.place(gone);
+    },
+    forget(p, note) {
+      note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, claimed.path, 0));
+    },
+  };
+}
+
+/** A container from its image; undefined where its plan was to be printed, which has been done. */
+export function fromImage(
+  request: RunRequest,
+  choice: ImageChoice,
+  claimed: Claim,
+  name: string | undefined,
+  undo: DisposableStack,
+): Uint8Array<ArrayBuffer> | undefined {
+  const { root, options, facts, fault } = request;
+  const { id } = claimed;
+  const image = choice.load();
+  const layers = image.layers.map((layer) => layer.chainId);
+  const rootfs = furnish(request, claimed, { digest: choice.digest, layers }, undo);
+  const input: BundleInput = {
+    id,
+    image: image.config.config,
+    options,
+    passwd: readInRoot(rootfs, "etc/passwd", mostAccounts),
+    group: readInRoot(rootfs, "etc/group", mostAccounts),
+    facts,
+    cgroupsPath: cgroupsPath(id),
+    files: containerDirectory(root, id),
+  };
+  const account = accountOf(input);
+  const spec = createSpec(input, account);
+  writeNew(`${containerDirectory(root, id)}/config.json`, JSON.stringify(spec), 0o600);
+  const context = contextFor(request, claimed, spec, rootfs);
+  const { args = [], env = [] } = spec.process ?? {};
+  if (request.explain !== undefined) {
+    request.explain(compile(spec, facts, context).steps);
+    return undefined;
+  }
+  if (fault !== undefined) return encodePlan(compile(spec, facts, context).steps, { fault });
+  const part = encodePart(compileSetUp(spec, facts, context).steps);
+  if (name !== undefined) {
+    const { Entrypoint, Cmd, Env } = image.config.config;
+    const own = { ...(Entrypoint && { Entrypoint }), ...(Cmd && { Cmd }), ...(Env && { Env }) };
+    remember(root, name, {
+      id,
+      digest: choice.digest,
+      layers,
+      image: own,
+      home: account.home,
+      spec: specTemplate(spec),
+      part,
+    });
+  }
+  return encodePlan(compileCommand(args, env).steps, { after: part });
+}

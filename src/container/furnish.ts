@@ -1,0 +1,113 @@
+/** A container's folder, the files in it, and its tree, mounted for nobody yet: what every way to a plan begins with. */
+import { AT_FDCWD, F, S } from "../../ffi/constants.ts";
+import { direct } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
+import type { Step } from "../../ffi/plan.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
+import type { RunOptions } from "../bundle/command.ts";
+import { OciboxError } from "../errors.ts";
+import type { HostFacts } from "../plan/facts.ts";
+import { prepareOverlay } from "../rootfs/overlay.ts";
+import type { ChainId, Digest } from "../spec/digest.ts";
+import type { Store } from "../store/store.ts";
+import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
+import type { Claim } from "./state.ts";
+
+export interface RunRequest {
+  /** The image as the user named it. */
+  readonly imageName: string;
+  /** --platform */
+  readonly platform: string | undefined;
+  readonly store: Store;
+  /** Shared, since before the image was looked up: freed when the container's record keeps its layers. */
+  readonly storeLock: OwnedFd;
+  readonly root: string;
+  readonly state: string;
+  /** What the bundle is made by; id, hostname and the like are filled in here. */
+  readonly options: RunOptions;
+  readonly facts: HostFacts;
+  readonly name: string | undefined;
+  readonly autoRemove: boolean;
+  readonly interactive: boolean;
+  readonly init: boolean;
+  /** Given the plan, which is then not run. */
+  readonly explain: ((steps: readonly Step[]) => void) | undefined;
+  readonly fault: { readonly step: number; readonly errno: number } | undefined;
+}
+
+/** The descriptor that a plan finds the container's tree at. */
+const rootfsNumber = 64;
+
+function hostsFile(hostname: string): string {
+  return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t${hostname}\n`;
+}
+
+/** hosts, hostname and resolv.conf of a container; with the host's network, the host's own words. */
+function writeNetworkFiles(directory: string, hostname: string, host: boolean): void {
+  writeNew(`${directory}/hostname`, `${hostname}\n`, 0o644);
+  writeNew(`${directory}/hosts`, (host ? readText("/etc/hosts") : undefined) ?? hostsFile(hostname), 0o644);
+  writeNew(`${directory}/resolv.conf`, (host ? readText("/etc/resolv.conf") : undefined) ?? "", 0o644);
+}
+
+function makeFolder(root: string, directory: string): void {
+  makeDirectories(containersDirectory(root));
+  direct.mkdirat(AT_FDCWD, directory, 0o700);
+  direct.mkdirat(AT_FDCWD, `${directory}/upper`, 0o755);
+  direct.mkdirat(AT_FDCWD, `${directory}/work`, 0o700);
+}
+
+/** What a bind's source is: a plan needs to know files from directories, to make what they are mounted on. */
+export function kindOf(source: string): "directory" | "file" {
+  const stat = alloc(256);
+  direct.statx(AT_FDCWD, source, 0, 1, stat);
+  return (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR ? "directory" : "file";
+}
+
+/**
+ * The folder and the mounted tree. What of it is on disk is removed by `undo` if anything fails.
+ * @returns the tree: a detached mount, owned by `undo`
+ */
+export function furnish(
+  request: RunRequest,
+  claimed: Claim,
+  image: { readonly digest: Digest; readonly layers: readonly ChainId[] },
+  undo: DisposableStack,
+): number {
+  const { root, options, store } = request;
+  const { id } = claimed;
+  const directory = containerDirectory(root, id);
+  undo.defer(() => removeContainer(root, id));
+  makeFolder(root, directory);
+  if (request.name !== undefined) {
+    makeDirectories(`${root}/names`);
+    takeName(root, id, request.name);
+  }
+  const record: ContainerRecord = {
+    id,
+    name: request.name ?? id.slice(0, 12),
+    image: request.imageName,
+    manifestDigest: image.digest,
+    layers: image.layers,
+    command: options.command,
+    created: new Date().toISOString(),
+    autoRemove: request.autoRemove,
+  };
+  writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
+  request.storeLock[Symbol.dispose]();
+  writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options.network === "host");
+  using mounted = prepareOverlay(
+    {
+      lower: image.layers.map((chainId) => store.layerPath(chainId)).reverse(),
+      upper: `${directory}/upper`,
+      work: `${directory}/work`,
+      volatile: request.autoRemove,
+    },
+    `${directory}/work`,
+  );
+  // Always the same number, and inherited by init: a plan that is kept names it.
+  const rootfs = direct.fcntl(mounted.fd, F.F_DUPFD, rootfsNumber);
+  undo.use(new OwnedFd(rootfs));
+  if (rootfs !== rootfsNumber) throw new OciboxError("HOST", `the descriptor ${rootfsNumber} is in use already`);
+  return rootfs;
+}
