@@ -30,7 +30,7 @@ export class SyscallError extends Error {
 
 // Memory for the text and structures of one call. It is used up from the front and taken anew when it is full: nothing
 // in it is needed once the call has returned.
-const arenaSize = 1 << 18;
+const arenaSize = 1 << 15;
 let arena: Uint8Array<ArrayBuffer> | undefined;
 let arenaBase = 0;
 let used = 0;

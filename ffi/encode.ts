@@ -108,7 +108,7 @@ interface CallShape {
 class Encoder {
   words: Uint32Array<ArrayBuffer>;
   count = 0;
-  #bytes = new Uint8Array(new ArrayBuffer(1 << 16));
+  #bytes = new Uint8Array(new ArrayBuffer(1 << 14));
   #view = new DataView(this.#bytes.buffer);
   /** Offset 0 is the empty text. */
   #used = 8;
@@ -135,7 +135,7 @@ class Encoder {
     const [count = 0, slots = 0, data = 0, relocations = 0] = headOfPart(part);
     const wordBytes = count * stepWords * 4;
     const room = new Uint32Array(new ArrayBuffer(wordBytes + this.words.byteLength));
-    const bytes = new Uint8Array(new ArrayBuffer(Math.max(1 << 16, data + (1 << 14))));
+    const bytes = new Uint8Array(new ArrayBuffer(data + (1 << 14)));
     let at = partHeaderWords * 4;
     new Uint8Array(room.buffer).set(part.subarray(at, at + wordBytes));
     at += wordBytes;

@@ -30,12 +30,15 @@ export function openForWriting(path: string): OwnedFd {
   }
 }
 
-const staging = alloc(1 << 20);
+const stagingSize = 1 << 20;
+let staging: Uint8Array<ArrayBuffer> | undefined;
 
 /** Writes bytes that may lie in memory that moves. */
 export function writeAll(fd: number, bytes: Uint8Array): void {
+  // Taken when it is first needed: a megabyte of zeros is 256 page faults, and `run` writes nothing by this.
+  staging ??= alloc(stagingSize);
   for (let from = 0; from < bytes.byteLength; ) {
-    const count = Math.min(staging.byteLength, bytes.byteLength - from);
+    const count = Math.min(stagingSize, bytes.byteLength - from);
     staging.set(bytes.subarray(from, from + count));
     for (let at = 0; at < count; ) at += direct.write(fd, at === 0 ? staging : staging.subarray(at), count - at);
     from += count;
