@@ -26,7 +26,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** What `ocibox run` loads before the container runs: modules of Node's cost milliseconds there (docs/performance.md). */
-const startPath = ["src/main.ts", "src/cli/call.ts", "src/cli/run.ts", "src/cli/run-container.ts"];
+const startPath = ["src/main.ts", "src/cli/call-run.ts"];
 
 function roomOf(path: string): string {
   const [top = "", room = ""] = path.split("/");

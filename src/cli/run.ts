@@ -2,8 +2,10 @@ import type { Globals } from "./globals.ts";
 import { needRoot, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { pullOptions } from "./pull.ts";
+import type { runCommand } from "./run-container.ts";
 
-export function command(globals: Globals): Command {
+/** @param start what runs a container, where it is loaded already */
+export function command(globals: Globals, start?: typeof runCommand): Command {
   return {
     def: {
       meta: {
@@ -95,8 +97,8 @@ export function command(globals: Globals): Command {
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
       needRoot("ocibox run");
-      const { runCommand } = await import("./run-container.ts");
-      return runCommand(given, places(globals));
+      const run = start ?? (await import("./run-container.ts")).runCommand;
+      return run(given, places(globals));
     },
   };
 }
