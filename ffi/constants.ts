@@ -222,10 +222,11 @@ export const RLIMIT = {
 /** socket(2), socketpair(2) */
 export const AF = { AF_UNIX: 1, AF_INET: 2, AF_INET6: 10, AF_NETLINK: 16 } as const;
 export const SOCK = {
+  // A type is a number, not a bit: those with more bits set come first, for whoever shows the names of a flag word.
+  SOCK_SEQPACKET: 5,
+  SOCK_RAW: 3,
   SOCK_STREAM: 1,
   SOCK_DGRAM: 2,
-  SOCK_RAW: 3,
-  SOCK_SEQPACKET: 5,
   SOCK_NONBLOCK: 0o4000,
   SOCK_CLOEXEC: 0o2000000,
 } as const;

@@ -117,9 +117,15 @@ export class Recorder {
   readonly sys: Sys<Slot>;
 
   constructor() {
-    const surface: Record<string, (...args: unknown[]) => Slot> = {};
-    for (const name in calls) surface[name] = (...args) => this.#call(name as CallName, args);
-    this.sys = surface as unknown as Sys<Slot>;
+    // A method is made when it is first asked for: most plans use few of the calls there are.
+    const made: Record<string, (...args: unknown[]) => Slot> = {};
+    this.sys = new Proxy(made, {
+      get: (methods, name: string) => {
+        if (!Object.hasOwn(calls, name)) throw new TypeError(`there is no system call ${name}`);
+        methods[name] ??= (...args) => this.#call(name as CallName, args);
+        return methods[name];
+      },
+    }) as unknown as Sys<Slot>;
   }
 
   get slotCount(): number {

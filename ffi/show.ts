@@ -1,19 +1,71 @@
 /** Calls and their arguments in strace's notation: the text of errors and of --explain. */
 import { type CallName, calls, type FlagKind, type Kind } from "./calls.ts";
-import * as constants from "./constants.ts";
+import {
+  AF,
+  AT,
+  AT_FDCWD,
+  CLONE,
+  CLOSE_RANGE,
+  F,
+  FSCONFIG,
+  FSMOUNT,
+  FSOPEN,
+  IOCTL,
+  MFD,
+  MNT,
+  MOUNT_ATTR,
+  MOVE_MOUNT,
+  MS,
+  O,
+  OPEN_TREE,
+  PR,
+  RENAME,
+  RESOLVE,
+  RLIMIT,
+  SECCOMP,
+  SECCOMP_FILTER_FLAG,
+  SIG,
+  SOCK,
+} from "./constants.ts";
 
 export const single = new Set<Kind>(["FSCONFIG", "PR", "SECCOMP", "RLIMIT", "AF", "IOCTL", "F"]);
 
+/** The tables, put together when something is to be shown: a program that shows nothing does without. */
+const tables = (): Readonly<Record<FlagKind, Readonly<Record<string, number>>>> => ({
+  O,
+  AT,
+  MS,
+  MNT,
+  FSOPEN,
+  FSMOUNT,
+  MOUNT_ATTR,
+  FSCONFIG,
+  OPEN_TREE,
+  MOVE_MOUNT,
+  CLONE,
+  MFD,
+  CLOSE_RANGE,
+  RENAME,
+  PR,
+  SECCOMP,
+  SECCOMP_FILTER_FLAG,
+  RLIMIT,
+  AF,
+  SOCK,
+  IOCTL,
+  F,
+});
+
 /** A flag word by the names of its bits, "O_RDONLY|O_CLOEXEC"; what has no name stays in hexadecimal. */
 function showFlags(kind: FlagKind, value: number | bigint): string {
-  const table: Readonly<Record<string, number>> = constants[kind];
+  const table: Readonly<Record<string, number>> = tables()[kind];
   if (single.has(kind)) {
     for (const name in table) if (table[name] === Number(value)) return name;
     return `${value}`;
   }
   let rest = BigInt.asUintN(64, BigInt(value));
   const names: string[] = [];
-  if (kind === "O" && (rest & 3n) === 0n && (rest & BigInt(constants.O.O_PATH)) === 0n) names.push("O_RDONLY");
+  if (kind === "O" && (rest & 3n) === 0n && (rest & BigInt(O.O_PATH)) === 0n) names.push("O_RDONLY");
   for (const name in table) {
     const bit = BigInt(table[name] ?? 0);
     if (bit !== 0n && (rest & bit) === bit) {
@@ -34,7 +86,7 @@ function showText(text: string): string {
 function showNumber(kind: Kind, value: number | bigint): string {
   switch (kind) {
     case "dirfd":
-      return Number(value) === constants.AT_FDCWD ? "AT_FDCWD" : `${value}`;
+      return Number(value) === AT_FDCWD ? "AT_FDCWD" : `${value}`;
     case "mode":
       return `0${Number(value).toString(8)}`;
     case "hex":
@@ -42,8 +94,7 @@ function showNumber(kind: Kind, value: number | bigint): string {
     case "dev":
       return `makedev(${(Number(value) >> 8) & 0xfff}, ${(Number(value) & 0xff) | ((Number(value) >> 12) & 0xfff00)})`;
     case "sig":
-      for (const name in constants.SIG)
-        if (constants.SIG[name as keyof typeof constants.SIG] === Number(value)) return name;
+      for (const name in SIG) if (SIG[name as keyof typeof SIG] === Number(value)) return name;
       return `${value}`;
     case "fd":
     case "int":
@@ -73,8 +124,8 @@ export const fieldKinds: Readonly<Record<string, Kind>> = {
 
 function showResolve(value: number | bigint): string {
   const names: string[] = [];
-  for (const name in constants.RESOLVE) {
-    if (Number(value) & constants.RESOLVE[name as keyof typeof constants.RESOLVE]) names.push(name);
+  for (const name in RESOLVE) {
+    if (Number(value) & RESOLVE[name as keyof typeof RESOLVE]) names.push(name);
   }
   return names.length === 0 ? "0" : names.join("|");
 }

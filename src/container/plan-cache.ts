@@ -46,6 +46,8 @@ export interface KeptPlan {
   /** config.json without arguments and environment. */
   readonly spec: string;
   readonly part: EncodedPart;
+  /** Where in the part's data the id stands, in full, and as the short form that is the host name. */
+  readonly places: { readonly full: readonly number[]; readonly short: readonly number[] };
 }
 
 const mostKept = 64;
@@ -132,10 +134,21 @@ export function specTemplate(spec: Spec): string {
   return JSON.stringify({ ...spec, process: { ...spec.process, args: ["\u0001"], env: ["\u0001"] } });
 }
 
+function placesOf(part: EncodedPart, id: ContainerId): KeptPlan["places"] {
+  const data = dataOfPart(part);
+  const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  const full: number[] = [];
+  const short: number[] = [];
+  for (let at = bytes.indexOf(id.slice(0, shortId)); at >= 0; at = bytes.indexOf(id.slice(0, shortId), at + shortId))
+    (bytes.toString("latin1", at, at + id.length) === id ? full : short).push(at);
+  return { full, short };
+}
+
 /** Keeps a plan; that it cannot be kept is no error. */
-export function remember(root: string, name: string, plan: KeptPlan): void {
+export function remember(root: string, name: string, plan: Omit<KeptPlan, "places">): void {
   if (!plan.spec.includes(noCommand)) return;
-  const { part, ...kept } = plan;
+  const { part, ...own } = plan;
+  const kept: Omit<KeptPlan, "part"> = { ...own, places: placesOf(part, plan.id) };
   const text = utf8.encode(JSON.stringify(kept));
   const bytes = new Uint8Array(new ArrayBuffer(headBytes + text.byteLength + part.byteLength));
   bytes.set(text, headBytes);
@@ -159,19 +172,14 @@ export function remember(root: string, name: string, plan: KeptPlan): void {
     attempt("unlinkat", directory.fd, temporary, 0);
 }
 
-/** The kept part with another container's id in it, in full and as the short form that is the host name. */
-export function partFor(plan: KeptPlan, id: ContainerId): EncodedPart {
-  const data = Buffer.from(
-    dataOfPart(plan.part).buffer,
-    dataOfPart(plan.part).byteOffset,
-    dataOfPart(plan.part).byteLength,
-  );
-  for (const length of [plan.id.length, shortId]) {
-    const old = plan.id.slice(0, length);
-    for (let at = data.indexOf(old); at >= 0; at = data.indexOf(old, at + length))
-      data.write(id.slice(0, length), at, "latin1");
-  }
-  return plan.part;
+/** The kept part with another container's id in it. */
+export function partFor({ part, places }: KeptPlan, id: ContainerId): EncodedPart {
+  const data = dataOfPart(part);
+  const bytes = utf8.encode(id);
+  for (const at of places.full) data.set(bytes, at);
+  const short = bytes.subarray(0, shortId);
+  for (const at of places.short) data.set(short, at);
+  return part;
 }
 
 /** The container's own config.json. */
