@@ -103,7 +103,7 @@ function text(block: Uint8Array, from: number, length: number): string {
 }
 
 /** Octal digits with spaces or NULs around them, or GNU's base-256, which may be negative. */
-export function parseNumber(block: Uint8Array, from: number, length: number, what: string): number {
+function parseNumber(block: Uint8Array, from: number, length: number, what: string): number {
   const first = block[from] as number;
   if (first === 0x80 || first === 0xff) {
     let value = first === 0xff ? -1n : 0n;
@@ -136,7 +136,7 @@ function isZero(block: Uint8Array): boolean {
 }
 
 /** PAX records: "LENGTH KEY=VALUE\n", where the length counts itself. */
-export function parsePax(bytes: Uint8Array): Map<string, Uint8Array> {
+function parsePax(bytes: Uint8Array): Map<string, Uint8Array> {
   const records = new Map<string, Uint8Array>();
   for (let at = 0; at < bytes.byteLength; ) {
     const space = bytes.indexOf(0x20, at);
