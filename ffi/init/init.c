@@ -985,7 +985,7 @@ static void check_step(const struct step *step) {
 }
 
 static void check_head(u64 size) {
-  if (size < sizeof *head || size > PLAN_MOST_BYTES) malformed("its size");
+  if (size > PLAN_MOST_BYTES) malformed("its size");
   if (head->magic != PLAN_MAGIC || head->version != PLAN_VERSION || head->size != size) malformed("its header");
   if (head->step_count == 0 || head->step_count > PLAN_MOST_STEPS || head->slot_count > PLAN_MOST_SLOTS)
     malformed("its counts");
@@ -1020,11 +1020,10 @@ __attribute__((noreturn)) static void run_plan(u8 *bytes, u64 size) {
   report_socket = -1;
   image = bytes;
   head = (const struct header *)bytes;
+  if (size < sizeof *head) malformed("its size");
   fault_step = head->fault_step;
-  if (size >= sizeof *head) {
-    steps = (const struct step *)(bytes + sizeof *head);
-    data = bytes + (head->data_off < size ? head->data_off : 0);
-  }
+  steps = (const struct step *)(bytes + sizeof *head);
+  data = bytes + (head->data_off < size ? head->data_off : 0);
   check_head(size);
   for (u32 i = 0; i < head->step_count; i++) check_step(&steps[i]);
   if (steps[head->step_count - 1].op != OP_EXIT) malformed("no end");
