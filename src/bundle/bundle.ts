@@ -245,7 +245,6 @@ function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
     ],
     cgroupsPath: input.cgroupsPath,
     resources: resourcesOf(options, facts),
-    rootfsPropagation: "rslave",
     ...(seccomp === undefined ? {} : { seccomp }),
     ...(isolated ? { sysctl: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } } : {}),
     maskedPaths,
