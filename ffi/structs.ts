@@ -55,6 +55,20 @@ export const layouts = {
   timespec: { tv_sec: "i64", tv_nsec: "i64" },
   /** fcntl(2): struct flock of a 64-bit kernel */
   flock: { l_type: "u16", l_whence: "u16", l_start: "i64", l_len: "i64", l_pid: "i32" },
+  /** bpf(2): union bpf_attr for BPF_PROG_LOAD, up to prog_name */
+  bpf_prog_load: {
+    prog_type: "u32",
+    insn_cnt: "u32",
+    insns: "ptr",
+    license: "ptr",
+    log_level: "u32",
+    log_size: "u32",
+    log_buf: "ptr",
+    kern_version: "u32",
+    prog_flags: "u32",
+  },
+  /** bpf(2): union bpf_attr for BPF_PROG_ATTACH, up to replace_bpf_fd */
+  bpf_prog_attach: { target_fd: "u32", attach_bpf_fd: "u32", attach_type: "u32", attach_flags: "u32" },
   pollfd: { fd: "i32", events: "u16", revents: "u16" },
   /** statfs(2) */
   statfs: {

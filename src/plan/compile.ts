@@ -11,7 +11,15 @@ import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { NamespaceType, Process, Spec } from "../spec/runtime.ts";
 import { Builder, cloneByFd, moveByFd } from "./builder.ts";
-import { type CgroupPlan, joinCgroups, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups.ts";
+import {
+  type CgroupPlan,
+  joinCgroups,
+  leaveCgroups,
+  makeCgroups,
+  openCgroup,
+  planCgroups,
+  removeCgroups,
+} from "./cgroups/plan.ts";
 import { execute } from "./command.ts";
 import type { HostFacts } from "./facts.ts";
 import { becomeUser, setRlimits } from "./identity.ts";
@@ -35,6 +43,8 @@ export interface PlanContext {
   /** Whether init is process 1 in the container, with the command as its child. */
   readonly init: boolean;
   readonly sources: SourceKinds;
+  /** The container's cgroups, where they are not those of `ocibox run`. */
+  readonly cgroups?: CgroupPlan;
   /**
    * The last steps of the parent, with the exit code: `note` takes results that must not be negative, and `trouble` is
    * set where something is left. All of it may be done a second time.
@@ -142,7 +152,7 @@ class Compiler {
     readonly context: PlanContext,
   ) {
     this.process = refuseUnsupported(spec);
-    this.cgroups = planCgroups(spec, facts);
+    this.cgroups = context.cgroups ?? planCgroups(spec, facts);
     this.b = new Builder(this.p, context.rootfs);
     this.code = this.p.slot("code");
     this.pidfd = this.p.slot("pidfd");
@@ -177,7 +187,7 @@ class Compiler {
       report: socketPair(p, "report"),
       console: this.process.terminal === true ? socketPair(p, "console") : undefined,
     };
-    makeCgroups(b, this.cgroups, this.spec.linux?.resources ?? {});
+    makeCgroups(b, this.cgroups);
     const cgroup = openCgroup(b, this.cgroups);
     p.field("linux.namespaces");
     const memory = p.memory("pidfd", 8);
@@ -206,6 +216,7 @@ class Compiler {
     p.sys.close(sockets.report[1]);
     if (sockets.console !== undefined) p.sys.close(sockets.console[1]);
     if (cgroup !== undefined) p.sys.close(cgroup);
+    leaveCgroups(this.b, this.cgroups);
     p.sys.close(context.rootfs);
     p.sys.write(sockets.report[0], "g", 1);
     const terminal = sockets.console === undefined ? null : this.receiveTerminal(sockets.console[0]);

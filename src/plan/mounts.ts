@@ -17,7 +17,8 @@ import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Mount, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneByFd, inRoot, openHowSize } from "./builder.ts";
-import type { CgroupPlan } from "./cgroups.ts";
+import { directoryOf, type JoinedCgroup } from "./cgroups/paths.ts";
+import type { CgroupPlan } from "./cgroups/plan.ts";
 import { type MountOptions, readMountOptions } from "./options.ts";
 
 /** Descriptors that later steps need: of mounts that nothing in the container can have changed. */
@@ -100,20 +101,53 @@ function fillDev(b: Builder, dev: Slot, terminal: boolean): void {
   if (terminal) p.sys.mknodat(dev, "console", S.S_IFREG | 0o600, 0);
 }
 
+/** A view of one hierarchy of v1: all of it that the cgroup namespace shows, else the container's own cgroup in it. */
+function hierarchyMount(b: Builder, cgroup: JoinedCgroup, options: MountOptions, ownNamespace: boolean): Slot {
+  if (ownNamespace) {
+    const name = /^name=(.*)$/.exec(cgroup.hierarchy)?.[1];
+    const data =
+      name === undefined
+        ? cgroup.hierarchy.split(",").map((controller) => [controller, null] as const)
+        : [["name", name] as const];
+    return newMount(b, "cgroup", "cgroup", { ...options, data });
+  }
+  const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
+  const tree = b.p.sys.open_tree(AT_FDCWD, directoryOf(cgroup), flags);
+  setAttributes(b, tree, options.set, options.clear, 0);
+  return tree;
+}
+
 /** The hierarchies the container was put in, and no others: v1 as directories of a tmpfs, v2 as it is. */
-function cgroupMount(b: Builder, mount: Mount, options: MountOptions, cgroups: CgroupPlan): void {
+function cgroupMount(b: Builder, spec: Spec, mount: Mount, options: MountOptions, cgroups: CgroupPlan): void {
   const { p } = b;
+  const namespaces = (spec.linux?.namespaces ?? []).map(({ type }) => type);
+  const ownNamespace = namespaces.includes("cgroup");
   if (cgroups.mode === "v2") {
-    b.attach(newMount(b, "cgroup2", "cgroup", options), b.ensure(mount.destination, "directory"));
+    let tree: Slot;
+    if (ownNamespace || !namespaces.includes("user")) tree = newMount(b, "cgroup2", "cgroup", options);
+    else {
+      // A user namespace may mount what its own cgroup namespace shows, and nothing else of v2.
+      const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | AT.AT_RECURSIVE;
+      tree = p.sys.open_tree(AT_FDCWD, "/sys/fs/cgroup", flags);
+      setAttributes(b, tree, options.set, options.clear, 0, AT.AT_RECURSIVE);
+    }
+    b.attach(tree, b.ensure(mount.destination, "directory"));
     return;
   }
   const writable = { ...options, set: options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY, data: [["mode", "755"]] as const };
   const top = newMount(b, "tmpfs", "cgroup", writable);
-  for (const name of cgroups.hierarchies) p.sys.mkdirat(top, name, 0o755);
+  const joined = cgroups.joined.filter(({ hierarchy }) => hierarchy !== "");
+  const nameOf = (cgroup: JoinedCgroup): string => cgroup.mount.slice(cgroup.mount.lastIndexOf("/") + 1);
+  for (const cgroup of joined) {
+    const name = nameOf(cgroup);
+    p.sys.mkdirat(top, name, 0o755);
+    const controllers = cgroup.hierarchy.split(",");
+    if (controllers.length > 1) for (const each of controllers) if (each !== name) p.sys.symlinkat(name, top, each);
+  }
   b.attach(top, b.ensure(mount.destination, "directory"));
-  for (const name of cgroups.hierarchies) {
-    const hierarchy = newMount(b, "cgroup", "cgroup", { ...options, data: [[name, null]] });
-    b.attach(hierarchy, p.sys.openat(top, name, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+  for (const cgroup of joined) {
+    const hierarchy = hierarchyMount(b, cgroup, options, ownNamespace);
+    b.attach(hierarchy, p.sys.openat(top, nameOf(cgroup), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
   }
   if ((options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY) !== 0) setAttributes(b, top, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
 }
@@ -133,7 +167,7 @@ export function makeMounts(b: Builder, spec: Spec, cgroups: CgroupPlan, kinds: S
       return;
     }
     if (mount.type === "cgroup" || mount.type === "cgroup2") {
-      cgroupMount(b, mount, options, cgroups);
+      cgroupMount(b, spec, mount, options, cgroups);
       return;
     }
     if (mount.type === undefined || !ownTypes.has(mount.type))

@@ -57,12 +57,18 @@ export interface Mount {
   gidMappings?: unknown;
 }
 
+interface IdMapping {
+  containerID: number;
+  hostID: number;
+  size: number;
+}
+
 export type NamespaceType = "pid" | "network" | "mount" | "ipc" | "uts" | "user" | "cgroup" | "time";
 
 export interface Linux {
   namespaces?: { type: NamespaceType; path?: string }[];
-  uidMappings?: unknown[];
-  gidMappings?: unknown[];
+  uidMappings?: IdMapping[];
+  gidMappings?: IdMapping[];
   devices?: unknown[];
   cgroupsPath?: string;
   resources?: Resources;
@@ -84,9 +90,61 @@ export interface DeviceRule {
 
 export interface Resources {
   devices?: DeviceRule[];
-  memory?: { limit?: number; swap?: number; reservation?: number };
-  cpu?: { shares?: number; quota?: number; period?: number };
-  pids?: { limit: number };
+  memory?: MemoryResources;
+  cpu?: CpuResources;
+  pids?: { limit?: number };
+  blockIO?: BlockIo;
+  hugepageLimits?: { pageSize: string; limit: number }[];
+  network?: { classID?: number; priorities?: { name: string; priority: number }[] };
+  rdma?: Record<string, { hcaHandles?: number; hcaObjects?: number }>;
+  unified?: Record<string, string>;
+}
+
+interface MemoryResources {
+  limit?: number;
+  reservation?: number;
+  swap?: number;
+  kernel?: number;
+  kernelTCP?: number;
+  swappiness?: number;
+  disableOOMKiller?: boolean;
+  useHierarchy?: boolean;
+  checkBeforeUpdate?: boolean;
+}
+
+interface CpuResources {
+  shares?: number;
+  quota?: number;
+  burst?: number;
+  period?: number;
+  realtimeRuntime?: number;
+  realtimePeriod?: number;
+  cpus?: string;
+  mems?: string;
+  idle?: number;
+}
+
+interface ThrottleDevice {
+  major: number;
+  minor: number;
+  rate: number;
+}
+
+interface WeightDevice {
+  major: number;
+  minor: number;
+  weight?: number;
+  leafWeight?: number;
+}
+
+interface BlockIo {
+  weight?: number;
+  leafWeight?: number;
+  weightDevice?: WeightDevice[];
+  throttleReadBpsDevice?: ThrottleDevice[];
+  throttleWriteBpsDevice?: ThrottleDevice[];
+  throttleReadIOPSDevice?: ThrottleDevice[];
+  throttleWriteIOPSDevice?: ThrottleDevice[];
 }
 
 export interface LinuxSeccomp {

@@ -34,6 +34,7 @@ const headers = `#define _GNU_SOURCE
 #include <linux/memfd.h>
 #include <linux/close_range.h>
 #include <linux/magic.h>
+#include <linux/bpf.h>
 `;
 
 async function printed(body: string): Promise<Map<string, bigint>> {
@@ -82,7 +83,16 @@ test("constants", async () => {
 });
 
 /** What C calls a structure, and its members where ours have other names. */
-const inC: Partial<Record<LayoutName, { type: string; members?: Readonly<Record<string, string | null>> }>> = {
+interface InC {
+  readonly type: string;
+  readonly members?: Readonly<Record<string, string | null>>;
+  /** Where ours ends: the first member of a union's arm that it has no need of. */
+  readonly until?: string;
+}
+
+const inC: Partial<Record<LayoutName, InC>> = {
+  bpf_prog_load: { type: "union bpf_attr", until: "prog_name" },
+  bpf_prog_attach: { type: "union bpf_attr", until: "replace_bpf_fd" },
   rlimit64: { type: "struct rlimit64" },
   __user_cap_data_struct_v3: {
     type: "struct { struct __user_cap_data_struct a[2]; }",
@@ -114,7 +124,9 @@ test("sizes and offsets of structures", async () => {
   const lines: string[] = [];
   for (const name of Object.keys(layouts) as LayoutName[]) {
     const type = inC[name]?.type ?? `struct ${name}`;
-    lines.push(`{ typedef ${type} T; printf("${name} %zu\\n", sizeof(T));`);
+    const until = inC[name]?.until;
+    const size = until === undefined ? "sizeof(T)" : `offsetof(T, ${until})`;
+    lines.push(`{ typedef ${type} T; printf("${name} %zu\\n", ${size});`);
     for (const field of layoutOf(name).fields) {
       const member = inC[name]?.members?.[field.name];
       if (member === null) continue;
