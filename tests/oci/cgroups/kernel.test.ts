@@ -1,5 +1,5 @@
 /** Cgroups on the real kernel, made by the plan's own steps or by hand: limits, freezer, kill, statistics, removal. */
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, expect } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { encodePlan } from "../../../ffi/encode.ts";
 import { spawnInit } from "../../../ffi/launch.ts";
@@ -11,7 +11,7 @@ import { jsonOf, oomKills, statsOf } from "../../../src/runtime/cgroup-stats.ts"
 import { updateCgroups } from "../../../src/runtime/cgroup-update.ts";
 import { type Cgroups, freeze, processesIn, removeAll, signalAll } from "../../../src/runtime/cgroups.ts";
 import { hostFacts } from "../../../src/runtime/host.ts";
-import type { Resources } from "../../../src/spec/runtime.ts";
+import type { DeviceRule, Resources } from "../../../src/spec/runtime.ts";
 import { cannotRun, testWith } from "../../lib/needs.ts";
 
 const { mode } = hostFacts().cgroup;
@@ -208,7 +208,41 @@ test1("processes that the kernel ends for want of memory are counted", async () 
   expect(oomKills(cgroups)).toBe(1n);
 });
 
-test("the host's own view", () => {
-  const found = cgroupHost(mode);
-  for (const { mount } of found.hierarchies) expect(mount).toStartWith("/sys/fs/cgroup");
+const unified = "/sys/fs/cgroup/unified";
+const hybrid = existsSync(`${unified}/cgroup.procs`) ? needs.missing : "needs cgroup v2 beside v1 (v2 alone: tests/vm)";
+const testBpf = testWith({ root: true, missing: hybrid });
+
+testBpf("v2's device program, as the kernel runs it", async () => {
+  const hierarchies = [{ name: "", mount: unified, own: "/" }];
+  const v2 = { mode: "v2", hierarchies, controllers: [], writable: true } as const;
+  const outcome = async (name: string, devices: DeviceRule[] | undefined): Promise<string> => {
+    const resources = devices === undefined ? {} : { resources: { devices } };
+    const spec = { ociVersion: "1.3.0", linux: { cgroupsPath: `${top}/${name}`, ...resources } };
+    const plan = planOciCgroups(spec, v2, { id: "x", manager: "cgroupfs", privileged: true });
+    made.push(plan);
+    expect(await run((p) => makeCgroups(new Builder(p, 3), plan))).toEqual({ code: 0, err: "" });
+    const tries = ["reads </dev/kmsg", "writes >>/dev/kmsg", "null </dev/null"].map((each) => {
+      const [word, opens] = each.split(" ");
+      return `(: ${opens}) 2>/dev/null && echo ${word}`;
+    });
+    const script = [`echo 0 > ${plan.directories[0]}/cgroup.procs`, ...tries].join("\n");
+    const child = Bun.spawn(["sh", "-c", script], { stdout: "pipe" });
+    return (await child.stdout.text()).trim().replaceAll("\n", " ");
+  };
+  const log = { type: "c", major: 1, minor: 11 };
+  expect(await outcome("i", [{ allow: true }])).toBe("reads writes null");
+  expect(await outcome("j", [{ allow: false }, { allow: true, ...log, access: "r" }])).toBe("reads null");
+  expect(await outcome("k", [{ allow: true }, { allow: false, ...log, access: "w" }])).toBe("reads null");
+  // Nothing said: what is not allowed by default is denied.
+  expect(await outcome("l", undefined)).toBe("null");
+});
+
+test1("every hierarchy of /proc/self/cgroup is found where it is mounted", () => {
+  const names = readFileSync("/proc/self/cgroup", "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => line.split(":")[1] ?? "");
+  expect(host?.hierarchies.map(({ name }) => name).sort()).toEqual(names.sort());
+  for (const { name, mount } of host?.hierarchies ?? [])
+    expect(existsSync(`${mount}/${name === "" ? "cgroup.procs" : "tasks"}`)).toBe(true);
 });
