@@ -12,6 +12,8 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     pull: ["pull"],
     tag: ["tag"],
     history: ["history"],
+    save: ["save"],
+    load: ["load"],
   },
   container: {
     ls: ["ps"],

@@ -2,7 +2,8 @@ import { isTable } from "../registry/files.ts";
 import type { Store, StoredImage } from "../store/store.ts";
 import { formatOption, printListing } from "./format.ts";
 import type { Globals } from "./globals.ts";
-import { findImage, openStoreOf } from "./open-store.ts";
+import { anyImage } from "./load-image.ts";
+import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { ago, humanSize, print } from "./output.ts";
 
@@ -50,9 +51,9 @@ export function command(globals: Globals): Command {
       },
     },
     words: [1, 1],
-    run(given) {
+    async run(given) {
       const store = openStoreOf(globals);
-      const image = findImage(store, given.words[0] as string);
+      const image = await anyImage(given.words[0] as string, store);
       const whole = given.flag("no-trunc");
       const human = given.flag("human");
       const now = new Date();

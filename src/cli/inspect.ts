@@ -1,11 +1,12 @@
 import { readText } from "../../ffi/files.ts";
 import { containerDirectory, findContainer } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
-import { familiar, familiarName, parseReference, type Reference } from "../reference/reference.ts";
+import { familiar, familiarName, isTransport, parseReference, type Reference } from "../reference/reference.ts";
 import { openStore, type Store, type StoredImage } from "../store/store.ts";
 import { printObjects } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
+import { anyImage } from "./load-image.ts";
 import type { Command } from "./options.ts";
 import { tidied } from "./tidied.ts";
 
@@ -70,11 +71,13 @@ export function command(globals: Globals): Command {
       },
     },
     words: [1, Number.POSITIVE_INFINITY],
-    run(given) {
+    async run(given) {
       const { root, state } = tidied(globals);
       const type = given.text("type");
       const store = openStore(root);
-      const shown = given.words.map((word) => {
+      const shown: object[] = [];
+      const look = async (word: string): Promise<object> => {
+        if (isTransport(word)) return imageShown(store, await anyImage(word, store));
         const container = type === "image" ? undefined : containerShown(root, state, word);
         if (container !== undefined) return container;
         const image = type === "container" ? undefined : store.find(imageWord(word));
@@ -83,7 +86,8 @@ export function command(globals: Globals): Command {
         throw new OciboxError("NOT_FOUND", `there is no ${what} "${word}"`, {
           hint: "see: ocibox images, ocibox ps -a",
         });
-      });
+      };
+      for (const word of given.words) shown.push(await look(word));
       printObjects(shown, given.text("format"));
       return 0;
     },

@@ -2,7 +2,8 @@ import { OciboxError } from "../errors.ts";
 import { canonical, parseReference } from "../reference/reference.ts";
 import type { Globals } from "./globals.ts";
 import { needRoot } from "./globals.ts";
-import { findImage, openStoreOf } from "./open-store.ts";
+import { anyImage } from "./load-image.ts";
+import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 
 export function command(globals: Globals): Command {
@@ -15,7 +16,7 @@ export function command(globals: Globals): Command {
       },
     },
     words: [2, Number.POSITIVE_INFINITY],
-    run(given) {
+    async run(given) {
       needRoot("ocibox tag");
       const store = openStoreOf(globals);
       const [word = "", ...names] = given.words;
@@ -28,7 +29,7 @@ export function command(globals: Globals): Command {
       // Shared, so that nobody collects the image between the look and the new name.
       using lock = store.lockShared();
       void lock;
-      const { manifestDescriptor, indexDigest } = findImage(store, word);
+      const { manifestDescriptor, indexDigest } = await anyImage(word, store);
       store.tag(references.map(canonical), manifestDescriptor, indexDigest);
       return 0;
     },
