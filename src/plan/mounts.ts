@@ -17,7 +17,7 @@ import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Mount, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneByFd, inRoot, openHowSize } from "./builder.ts";
-import { directoryOf, type JoinedCgroup } from "./cgroups/paths.ts";
+import { directoryOf, type JoinedCgroup, shownAs } from "./cgroups/paths.ts";
 import type { CgroupPlan } from "./cgroups/plan.ts";
 import { type MountOptions, readMountOptions } from "./options.ts";
 
@@ -104,11 +104,7 @@ function fillDev(b: Builder, dev: Slot, terminal: boolean): void {
 /** A view of one hierarchy of v1: all of it that the cgroup namespace shows, else the container's own cgroup in it. */
 function hierarchyMount(b: Builder, cgroup: JoinedCgroup, options: MountOptions, ownNamespace: boolean): Slot {
   if (ownNamespace) {
-    const name = /^name=(.*)$/.exec(cgroup.hierarchy)?.[1];
-    const data =
-      name === undefined
-        ? cgroup.hierarchy.split(",").map((controller) => [controller, null] as const)
-        : [["name", name] as const];
+    const { data } = shownAs(cgroup);
     return newMount(b, "cgroup", "cgroup", { ...options, data });
   }
   const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
@@ -137,17 +133,15 @@ function cgroupMount(b: Builder, spec: Spec, mount: Mount, options: MountOptions
   const writable = { ...options, set: options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY, data: [["mode", "755"]] as const };
   const top = newMount(b, "tmpfs", "cgroup", writable);
   const joined = cgroups.joined.filter(({ hierarchy }) => hierarchy !== "");
-  const nameOf = (cgroup: JoinedCgroup): string => cgroup.mount.slice(cgroup.mount.lastIndexOf("/") + 1);
   for (const cgroup of joined) {
-    const name = nameOf(cgroup);
+    const { name, links } = shownAs(cgroup);
     p.sys.mkdirat(top, name, 0o755);
-    const controllers = cgroup.hierarchy.split(",");
-    if (controllers.length > 1) for (const each of controllers) if (each !== name) p.sys.symlinkat(name, top, each);
+    for (const link of links) p.sys.symlinkat(name, top, link);
   }
   b.attach(top, b.ensure(mount.destination, "directory"));
   for (const cgroup of joined) {
     const hierarchy = hierarchyMount(b, cgroup, options, ownNamespace);
-    b.attach(hierarchy, p.sys.openat(top, nameOf(cgroup), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+    b.attach(hierarchy, p.sys.openat(top, shownAs(cgroup).name, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
   }
   if ((options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY) !== 0) setAttributes(b, top, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
 }

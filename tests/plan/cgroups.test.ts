@@ -228,7 +228,7 @@ const hostV2: CgroupHost = {
   controllers: ["cpu", "pids"],
   writable: true,
 };
-const choice = { id: "c1", manager: "cgroupfs" } as const;
+const choice = { id: "c1", manager: "cgroupfs", privileged: true } as const;
 
 function steps(host: CgroupHost, more: typeof spec | object = {}): string {
   const p = new Recorder();

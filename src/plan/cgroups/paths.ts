@@ -31,7 +31,7 @@ export interface JoinedCgroup {
 }
 
 /** A unit of systemd that holds the container. */
-interface SystemdUnit {
+export interface SystemdUnit {
   readonly slice: string;
   readonly name: string;
 }
@@ -101,4 +101,21 @@ export function directoryOf(cgroup: JoinedCgroup): string {
 /** The cgroup that a controller's files are in. */
 export function cgroupOf(joined: readonly JoinedCgroup[], controller: string): JoinedCgroup | undefined {
   return joined.find(({ hierarchy }) => hierarchy.split(",").includes(controller));
+}
+
+/** A hierarchy of v1 as a directory of /sys/fs/cgroup: its name, its other names, what it is mounted with. */
+export function shownAs({ hierarchy, mount }: JoinedCgroup): {
+  readonly name: string;
+  readonly links: readonly string[];
+  readonly data: readonly (readonly [key: string, value: string | null])[];
+} {
+  const name = mount.slice(mount.lastIndexOf("/") + 1);
+  const named = /^name=(.*)$/.exec(hierarchy)?.[1];
+  if (named !== undefined) return { name, links: [], data: [["name", named]] };
+  const controllers = hierarchy.split(",");
+  return {
+    name,
+    links: controllers.length > 1 ? controllers.filter((each) => each !== name) : [],
+    data: controllers.map((each) => [each, null]),
+  };
 }

@@ -1,6 +1,6 @@
 /** linux.cgroupsPath and linux.resources as steps: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst. */
 import { AT, AT_FDCWD, O } from "../../../ffi/constants.ts";
-import type { ErrnoName } from "../../../ffi/errno.ts";
+import { type ErrnoName, errnoOf } from "../../../ffi/errno.ts";
 import type { Slot } from "../../../ffi/plan.ts";
 import { struct } from "../../../ffi/sys.ts";
 import { OciboxError } from "../../errors.ts";
@@ -15,6 +15,8 @@ import {
   cgroupOf,
   directoryOf,
   type JoinedCgroup,
+  type SystemdUnit,
+  slicePath,
   waysTo,
 } from "./paths.ts";
 import type { Setting } from "./settings.ts";
@@ -29,9 +31,13 @@ export interface CgroupPlan {
   readonly manager: CgroupManager;
   /** The cgroups that are made, joined, and removed at the end. */
   readonly joined: readonly JoinedCgroup[];
+  /** Their directories. */
+  readonly directories: readonly string[];
   readonly settings: readonly Setting[];
   /** Rules for devices, the last that applies decides; undefined where nothing is said about devices. */
   readonly devices: readonly DeviceRule[] | undefined;
+  /** v2: whether it is an error that the program which keeps to them cannot be had: not for a user. */
+  readonly devicesMust: boolean;
   /** v2: controllers that are handed down to the container's cgroup. */
   readonly controllers: readonly string[];
   /** Whether a cgroup that is there already may be taken. */
@@ -49,8 +55,10 @@ const nothing: CgroupPlan = {
   mode: "none",
   manager: "cgroupfs",
   joined: [],
+  directories: [],
   settings: [],
   devices: undefined,
+  devicesMust: false,
   controllers: [],
   shared: false,
   owner: undefined,
@@ -76,14 +84,19 @@ export function planCgroups(spec: Spec, facts: HostFacts): CgroupPlan {
   if (mode === "v2") {
     const joined = [{ hierarchy: "", mount: mountPoint, path }];
     // The program for devices wants CAP_SYS_ADMIN and clone3 the cgroup's descriptor: root has both.
-    return { ...base, joined, controllers: [...wanted].filter((each) => each !== "devices" && each !== "cgroup") };
+    return {
+      ...base,
+      joined,
+      directories: joined.map(directoryOf),
+      controllers: [...wanted].filter((each) => each !== "devices" && each !== "cgroup"),
+    };
   }
   const joined = controllers
     .filter((name) => wanted.has(name))
     .map((name) => ({ hierarchy: name, mount: `${mountPoint}/${name}`, path }));
   for (const { controller, field } of settings)
     if (cgroupOf(joined, controller) === undefined) absent(field, controller);
-  return { ...base, joined };
+  return { ...base, joined, directories: joined.map(directoryOf) };
 }
 
 function absent(field: string, controller: string): never {
@@ -96,7 +109,10 @@ function absent(field: string, controller: string): never {
 interface CgroupChoice {
   readonly id: string;
   readonly manager: CgroupManager;
+  /** Whether this process may do what root may in the host's user namespace. */
+  readonly privileged: boolean;
   /** systemd: where it has put ocibox for the container, and the files that lead back. */
+  readonly unit?: SystemdUnit;
   readonly scope?: { readonly path: string; readonly leave: readonly string[] };
 }
 
@@ -113,7 +129,7 @@ export function planOciCgroups(spec: Spec, host: CgroupHost, choice: CgroupChoic
   const resources = spec.linux?.resources ?? {};
   const { mode } = host;
   const settings = mode === "v2" ? settingsV2(resources) : settingsV1(resources);
-  const { id, manager, scope } = choice;
+  const { id, manager, scope, unit } = choice;
   const without = { ...nothing, mode, manager };
   if (manager === "disabled" || mode === "none" || (!host.writable && scope === undefined)) {
     const [first] = settings;
@@ -123,7 +139,8 @@ export function planOciCgroups(spec: Spec, host: CgroupHost, choice: CgroupChoic
       hint: "a user wants cgroup v2 and a delegated cgroup: systemd-run --user --scope -p Delegate=yes, or --systemd-cgroup",
     });
   }
-  const path = scope?.path ?? spec.linux?.cgroupsPath;
+  // A plan that is only looked at has no scope: its place can be told only with the default slices.
+  const path = scope?.path ?? (unit === undefined ? spec.linux?.cgroupsPath : `${slicePath(unit.slice)}/${unit.name}`);
   const joined = host.hierarchies.map((hierarchy) => cgroupIn(hierarchy, path, id));
   const isUser = (spec.linux?.namespaces ?? []).some(({ type }) => type === "user");
   if (mode !== "v2")
@@ -136,8 +153,10 @@ export function planOciCgroups(spec: Spec, host: CgroupHost, choice: CgroupChoic
     mode,
     manager,
     joined,
+    directories: joined.map(directoryOf),
     settings,
-    devices: deviceRules(resources, spec, host),
+    devices: deviceRules(resources, host),
+    devicesMust: choice.privileged,
     controllers: host.controllers,
     shared: true,
     owner: mode === "v2" && isUser ? ownerOf(spec) : undefined,
@@ -146,8 +165,7 @@ export function planOciCgroups(spec: Spec, host: CgroupHost, choice: CgroupChoic
 }
 
 /** What is not allowed is denied, as runc has it, also where nothing is said. */
-function deviceRules(resources: Resources, spec: Spec, host: CgroupHost): readonly DeviceRule[] | undefined {
-  void spec;
+function deviceRules(resources: Resources, host: CgroupHost): readonly DeviceRule[] | undefined {
   if (host.mode !== "v2" && !host.hierarchies.some(({ name }) => name.split(",").includes("devices"))) {
     if ((resources.devices ?? []).some(({ allow }) => !allow)) absent("linux.resources.devices", "devices");
     return undefined;
@@ -285,12 +303,13 @@ const loadSize = 48;
 const attachSize = 16;
 
 /** v2: a program decides. In a user namespace there is none to be had; the host's own limits hold there. */
-function attachFilter(b: Builder, directory: string, rules: readonly DeviceRule[]): void {
+function attachFilter(b: Builder, directory: string, rules: readonly DeviceRule[], must: boolean): void {
   const { p } = b;
   p.field("linux.resources.devices");
   const filter = compileDeviceFilter(rules);
   const none = p.newLabel("no device filter");
-  const program = p.orElse(none, "EPERM").bpf(
+  const sys = must ? p.sys : p.orElse(none, "EPERM");
+  const program = sys.bpf(
     BPF_PROG_LOAD,
     struct<Slot>("bpf_prog_load", {
       prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
@@ -324,7 +343,7 @@ function limit(b: Builder, plan: CgroupPlan): void {
   if (plan.devices === undefined) return;
   const cgroup = cgroupOf(plan.joined, plan.mode === "v2" ? "" : "devices");
   if (cgroup === undefined) return;
-  if (plan.mode === "v2") attachFilter(b, directoryOf(cgroup), plan.devices);
+  if (plan.mode === "v2") attachFilter(b, directoryOf(cgroup), plan.devices, plan.devicesMust);
   else writeDevices(b, directoryOf(cgroup), plan.devices);
 }
 
@@ -373,11 +392,24 @@ export function joinCgroups(b: Builder, plan: Pick<CgroupPlan, "joined">): void 
   }
 }
 
-/** At the end: a cgroup stays busy for a moment after its last process. Failures are counted in `trouble`. */
+/**
+ * At the end: a cgroup stays busy for a moment after its last process, and for good where the container has made others
+ * below it. Failures are counted in `trouble`.
+ */
 export function removeCgroups(b: Builder, plan: CgroupPlan, note: (result: Slot) => void): void {
+  const { p } = b;
   for (const cgroup of plan.joined) {
-    b.p.field("linux.cgroupsPath");
-    const p = b.p.with({ retries: 1000 });
-    note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, directoryOf(cgroup), AT.AT_REMOVEDIR));
+    p.field("linux.cgroupsPath");
+    const directory = directoryOf(cgroup);
+    if (plan.shared) {
+      const empty = p.newLabel("no cgroup below");
+      const first = p.with({ retries: 20 }).tolerate("ENOENT", "EBUSY").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR);
+      p.branch(first, "!=", -errnoOf("EBUSY"), empty);
+      p.add({ op: "remove", dirfd: AT_FDCWD, name: directory });
+      p.place(empty);
+    }
+    // systemd removes what it has made, when nobody is in it any more.
+    const retries = plan.leave === undefined ? 1000 : 20;
+    note(p.with({ retries }).carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
   }
 }
