@@ -401,6 +401,13 @@ export function removeCgroups(b: Builder, plan: CgroupPlan, note: (result: Slot)
   for (const cgroup of plan.joined) {
     p.field("linux.cgroupsPath");
     const directory = directoryOf(cgroup);
+    if (plan.leave !== undefined) {
+      // systemd removes what it has made, with all below, when nobody is in it any more; this process may still be.
+      // Hierarchies of v1 that it does not know are ours to remove.
+      p.with({ retries: plan.mode === "v2" ? 0 : 500 });
+      p.tolerate("ENOENT", "EBUSY", "EACCES", "EPERM").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR);
+      continue;
+    }
     if (plan.shared) {
       const empty = p.newLabel("no cgroup below");
       const first = p.with({ retries: 20 }).tolerate("ENOENT", "EBUSY").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR);
@@ -408,8 +415,6 @@ export function removeCgroups(b: Builder, plan: CgroupPlan, note: (result: Slot)
       p.add({ op: "remove", dirfd: AT_FDCWD, name: directory });
       p.place(empty);
     }
-    // systemd removes what it has made, when nobody is in it any more.
-    const retries = plan.leave === undefined ? 1000 : 20;
-    note(p.with({ retries }).carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
+    note(p.with({ retries: 1000 }).carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
   }
 }
