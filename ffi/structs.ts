@@ -55,6 +55,30 @@ export const layouts = {
   timespec: { tv_sec: "i64", tv_nsec: "i64" },
   /** fcntl(2): struct flock of a 64-bit kernel */
   flock: { l_type: "u16", l_whence: "u16", l_start: "i64", l_len: "i64", l_pid: "i32" },
+  /** bpf(2): the members of union bpf_attr for BPF_PROG_LOAD, as far as they are used, and for BPF_PROG_ATTACH. */
+  bpf_prog_load: {
+    prog_type: "u32",
+    insn_cnt: "u32",
+    insns: "ptr",
+    license: "ptr",
+    log_level: "u32",
+    log_size: "u32",
+    log_buf: "ptr",
+    kern_version: "u32",
+    prog_flags: "u32",
+  },
+  bpf_prog_attach: { target_fd: "u32", attach_bpf_fd: "u32", attach_type: "u32", attach_flags: "u32" },
+  /** sched_setattr(2), SCHED_ATTR_SIZE_VER0 */
+  sched_attr: {
+    size: "u32",
+    sched_policy: "u32",
+    sched_flags: "u64",
+    sched_nice: "i32",
+    sched_priority: "u32",
+    sched_runtime: "u64",
+    sched_deadline: "u64",
+    sched_period: "u64",
+  },
   pollfd: { fd: "i32", events: "u16", revents: "u16" },
   /** statfs(2) */
   statfs: {

@@ -112,36 +112,54 @@ function setCapabilities(b: Builder, process: Process): void {
 
 /**
  * process.cwd, found without /proc's magic links: /proc/self/fd/N would lead out by a descriptor that was left open
- * (CVE-2024-21626).
+ * (CVE-2024-21626). Opened before a filter could forbid it, entered as the user, who must be allowed to.
  */
-function enterCwd(b: Builder, cwd: string): void {
+function openCwd(b: Builder, cwd: string): Slot {
   b.p.field("process.cwd");
   const how = struct<Slot>("open_how", {
     flags: O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC,
     resolve: RESOLVE.RESOLVE_NO_MAGICLINKS | RESOLVE.RESOLVE_IN_ROOT,
   });
-  const fd = b.p
-    .with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` })
-    .sys.openat2(-100, cwd, how, 24);
-  b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.fchdir(fd);
+  return b.p.with({ says: cannotEnter(cwd) }).sys.openat2(-100, cwd, how, 24);
+}
+
+function cannotEnter(cwd: string): string {
+  return `cannot enter the working directory ${JSON.stringify(cwd)}`;
+}
+
+/** What of the way to the command is not the same for every kind of container. */
+export interface Becoming {
+  /** Whether the process is killed when its parent ends. */
+  readonly diesWithParent: boolean;
+  /** Called where the process is all that was asked for but for the filter: what it does then the filter cannot forbid. */
+  readonly beforeFilter?: () => void;
 }
 
 /**
  * From root in the container to the process that was asked for, short of execve. A filter needs CAP_SYS_ADMIN or no
  * new privileges: without the latter it is loaded while the former is still there.
  */
-export function becomeUser(b: Builder, process: Process, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
+export function becomeUser(
+  b: Builder,
+  process: Process,
+  seccomp: LinuxSeccomp | undefined,
+  facts: HostFacts,
+  becoming: Becoming,
+): void {
   const { p } = b;
   const strict = process.noNewPrivileges === true;
+  const cwd = openCwd(b, process.cwd);
   if (!strict) loadSeccomp(b, seccomp, facts);
   if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
   setIds(b, process);
-  enterCwd(b, process.cwd);
+  p.field("process.cwd");
+  p.with({ says: cannotEnter(process.cwd) }).sys.fchdir(cwd);
   if (process.capabilities !== undefined) setCapabilities(b, process);
   p.field("process.noNewPrivileges");
   if (strict) p.sys.prctl(PR.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   p.field("");
   // The change of ids has cleared it; prctl(2), PR_SET_PDEATHSIG.
-  p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
+  if (becoming.diesWithParent) p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
+  becoming.beforeFilter?.();
   if (strict) loadSeccomp(b, seccomp, facts);
 }

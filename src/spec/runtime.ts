@@ -7,7 +7,7 @@ export interface Spec {
   hostname?: string;
   domainname?: string;
   mounts?: Mount[];
-  hooks?: unknown;
+  hooks?: Hooks;
   annotations?: Record<string, string>;
   linux?: Linux;
 }
@@ -25,22 +25,21 @@ export interface Process {
   apparmorProfile?: string;
   selinuxLabel?: string;
   oomScoreAdj?: number;
+  scheduler?: Scheduler;
+  ioPriority?: { class: string; priority?: number };
+  execCPUAffinity?: { initial?: string; final?: string };
 }
 
-interface User {
+export interface User {
   uid: number;
   gid: number;
   umask?: number;
   additionalGids?: number[];
 }
 
-interface Capabilities {
-  bounding?: string[];
-  effective?: string[];
-  inheritable?: string[];
-  permitted?: string[];
-  ambient?: string[];
-}
+export const capabilitySets = ["bounding", "effective", "inheritable", "permitted", "ambient"] as const;
+
+export type Capabilities = { [set in (typeof capabilitySets)[number]]?: string[] };
 
 export interface Rlimit {
   type: string;
@@ -48,22 +47,68 @@ export interface Rlimit {
   hard: number;
 }
 
+export interface Scheduler {
+  policy: string;
+  nice?: number;
+  priority?: number;
+  flags?: string[];
+  runtime?: number;
+  deadline?: number;
+  period?: number;
+}
+
 export interface Mount {
   destination: string;
   type?: string;
   source?: string;
   options?: string[];
-  uidMappings?: unknown;
-  gidMappings?: unknown;
+  uidMappings?: IdMapping[];
+  gidMappings?: IdMapping[];
 }
 
-export type NamespaceType = "pid" | "network" | "mount" | "ipc" | "uts" | "user" | "cgroup" | "time";
+export interface IdMapping {
+  containerID: number;
+  hostID: number;
+  size: number;
+}
+
+export const hookNames = [
+  "prestart",
+  "createRuntime",
+  "createContainer",
+  "startContainer",
+  "poststart",
+  "poststop",
+] as const;
+
+export type HookName = (typeof hookNames)[number];
+
+export interface Hook {
+  path: string;
+  args?: string[];
+  env?: string[];
+  /** Seconds. */
+  timeout?: number;
+}
+
+export type Hooks = { [name in HookName]?: Hook[] };
+
+export const namespaceTypes = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"] as const;
+
+export type NamespaceType = (typeof namespaceTypes)[number];
+
+export interface Namespace {
+  type: NamespaceType;
+  path?: string;
+}
 
 export interface Linux {
-  namespaces?: { type: NamespaceType; path?: string }[];
-  uidMappings?: unknown[];
-  gidMappings?: unknown[];
-  devices?: unknown[];
+  namespaces?: Namespace[];
+  uidMappings?: IdMapping[];
+  gidMappings?: IdMapping[];
+  timeOffsets?: Record<string, { secs?: number; nanosecs?: number }>;
+  devices?: Device[];
+  netDevices?: Record<string, { name?: string }>;
   cgroupsPath?: string;
   resources?: Resources;
   rootfsPropagation?: string;
@@ -72,6 +117,27 @@ export interface Linux {
   maskedPaths?: string[];
   readonlyPaths?: string[];
   mountLabel?: string;
+  personality?: { domain: string; flags?: string[] };
+  memoryPolicy?: { mode: string; nodes?: string; flags?: string[] };
+  intelRdt?: IntelRdt;
+}
+
+export interface IntelRdt {
+  closID?: string;
+  schemata?: string[];
+  l3CacheSchema?: string;
+  memBwSchema?: string;
+  enableMonitoring?: boolean;
+}
+
+export interface Device {
+  type: string;
+  path: string;
+  major?: number;
+  minor?: number;
+  fileMode?: number;
+  uid?: number;
+  gid?: number;
 }
 
 export interface DeviceRule {
@@ -84,9 +150,61 @@ export interface DeviceRule {
 
 export interface Resources {
   devices?: DeviceRule[];
-  memory?: { limit?: number; swap?: number; reservation?: number };
-  cpu?: { shares?: number; quota?: number; period?: number };
-  pids?: { limit: number };
+  memory?: MemoryResources;
+  cpu?: CpuResources;
+  pids?: { limit?: number };
+  blockIO?: BlockIo;
+  hugepageLimits?: { pageSize: string; limit: number }[];
+  network?: { classID?: number; priorities?: { name: string; priority: number }[] };
+  rdma?: Record<string, { hcaHandles?: number; hcaObjects?: number }>;
+  unified?: Record<string, string>;
+}
+
+export interface MemoryResources {
+  limit?: number;
+  reservation?: number;
+  swap?: number;
+  kernel?: number;
+  kernelTCP?: number;
+  swappiness?: number;
+  disableOOMKiller?: boolean;
+  useHierarchy?: boolean;
+  checkBeforeUpdate?: boolean;
+}
+
+export interface CpuResources {
+  shares?: number;
+  quota?: number;
+  burst?: number;
+  period?: number;
+  realtimeRuntime?: number;
+  realtimePeriod?: number;
+  cpus?: string;
+  mems?: string;
+  idle?: number;
+}
+
+export interface ThrottleDevice {
+  major: number;
+  minor: number;
+  rate: number;
+}
+
+export interface WeightDevice {
+  major: number;
+  minor: number;
+  weight?: number;
+  leafWeight?: number;
+}
+
+export interface BlockIo {
+  weight?: number;
+  leafWeight?: number;
+  weightDevice?: WeightDevice[];
+  throttleReadBpsDevice?: ThrottleDevice[];
+  throttleWriteBpsDevice?: ThrottleDevice[];
+  throttleReadIOPSDevice?: ThrottleDevice[];
+  throttleWriteIOPSDevice?: ThrottleDevice[];
 }
 
 export interface LinuxSeccomp {
@@ -95,6 +213,7 @@ export interface LinuxSeccomp {
   architectures?: string[];
   flags?: string[];
   listenerPath?: string;
+  listenerMetadata?: string;
   syscalls?: LinuxSyscall[];
 }
 
