@@ -55,7 +55,7 @@ export const layouts = {
   timespec: { tv_sec: "i64", tv_nsec: "i64" },
   /** fcntl(2): struct flock of a 64-bit kernel */
   flock: { l_type: "u16", l_whence: "u16", l_start: "i64", l_len: "i64", l_pid: "i32" },
-  /** bpf(2): the members of union bpf_attr for BPF_PROG_LOAD, as far as they are used, and for BPF_PROG_ATTACH. */
+  /** bpf(2): union bpf_attr for BPF_PROG_LOAD, up to prog_name */
   bpf_prog_load: {
     prog_type: "u32",
     insn_cnt: "u32",
@@ -67,6 +67,7 @@ export const layouts = {
     kern_version: "u32",
     prog_flags: "u32",
   },
+  /** bpf(2): union bpf_attr for BPF_PROG_ATTACH, up to replace_bpf_fd */
   bpf_prog_attach: { target_fd: "u32", attach_bpf_fd: "u32", attach_type: "u32", attach_flags: "u32" },
   /** sched_setattr(2), SCHED_ATTR_SIZE_VER0 */
   sched_attr: {

@@ -7,8 +7,8 @@ import type { HostFacts } from "../plan/facts.ts";
 import { defaultProfile } from "../plan/seccomp/filter.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Linux, LinuxSeccomp, Mount, Process, Resources, Rlimit, Spec } from "../spec/runtime.ts";
-import { argsOf, type CommandInput, environmentOf, hostnameOf, parseHostname, type RunOptions } from "./command.ts";
 import { runtimeSpecVersion } from "../spec/version.ts";
+import { argsOf, type CommandInput, environmentOf, hostnameOf, parseHostname, type RunOptions } from "./command.ts";
 import { type Account, lookUpUser } from "./user.ts";
 import {
   capabilities,

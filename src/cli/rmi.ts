@@ -1,3 +1,4 @@
+import { removeImage } from "../store/collect.ts";
 import { openStore } from "../store/store.ts";
 import { type Globals, needRoot } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -19,7 +20,7 @@ export function command(globals: Globals): Command {
       needRoot("ocibox rmi");
       const store = openStore(tidied(globals).root);
       for (const word of given.words) {
-        for (const line of await store.remove(imageWord(word), { force: given.flag("force") })) print(line);
+        for (const line of await removeImage(store, imageWord(word), { force: given.flag("force") })) print(line);
       }
       return 0;
     },

@@ -141,11 +141,11 @@ class Applier {
     return fd;
   }
 
-  #place(name: string, make = true): Place {
+  #place(name: string): Place {
     const parts = components(name);
     const base = parts.at(-1);
     if (base === undefined) refuse(name, "which names no file");
-    return { parent: this.#directory(parts, parts.length - 1, make), base, path: parts.join("/") };
+    return { parent: this.#directory(parts, parts.length - 1, true), base, path: parts.join("/") };
   }
 
   /** Makes way for an entry. @returns what was there: a whiteout hides what lower layers have */
@@ -255,7 +255,7 @@ class Applier {
   }
 
   async #link(place: Place, entry: TarEntry): Promise<void> {
-    const target = this.#place(entry.linkname, false);
+    const target = this.#place(entry.linkname);
     if (target.path === place.path) refuse(entry.name, "a hard link to itself");
     const link = (name: Uint8Array): number =>
       attempt("linkat", target.parent, raw(target.base), place.parent, name, 0);

@@ -63,13 +63,16 @@ export function inheritAttributes(root: number, paths: Iterable<string>, lowers:
   for (const path of paths) {
     const parts = path.split("/").filter((part) => part !== "");
     let covered = false;
-    let at = layer;
+    let at: OwnedFd | undefined = layer;
     for (const part of parts) {
       covered ||= isOpaque(at.fd);
-      const next = new OwnedFd(direct.openat(at.fd, raw(part), directoryFlags, 0));
+      const fd: number = attempt("openat", at.fd, raw(part), directoryFlags, 0);
       if (at !== layer) at[Symbol.dispose]();
-      at = next;
+      // It was made through a symlink of the archive: under its name nothing of it lies upon anything.
+      at = fd < 0 ? undefined : new OwnedFd(fd);
+      if (at === undefined) break;
     }
+    if (at === undefined) continue;
     inherit(parts, at, covered ? [] : lowers);
     if (at !== layer) at[Symbol.dispose]();
   }

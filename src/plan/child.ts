@@ -313,14 +313,14 @@ export class Child {
 }
 
 /** From here on failures go to this descriptor; -1: to stderr. */
-export function reportTo(p: Recorder, fd: number): void {
+function reportTo(p: Recorder, fd: number): void {
   const slot = p.slot("report");
   p.add({ op: "set", slot, value: fd });
   p.add({ op: "reportTo", socket: slot });
 }
 
 /** Unlocks a pty. @returns its slave, owned by the process's user and of the size that was asked for */
-export function unlockSlave(p: Recorder, master: Slot, process: Process): Slot {
+function unlockSlave(p: Recorder, master: Slot, process: Process): Slot {
   p.sys.ioctl(master, IOCTL.TIOCSPTLCK, p.memory("unlock", 8));
   const slave = p.sys.ioctl(master, IOCTL.TIOCGPTPEER, O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC);
   p.sys.fchown(slave, process.user.uid, -1);

@@ -64,7 +64,9 @@ export function lookUp(p: Recorder, args: readonly string[], env: readonly strin
   const says = wordsFor(command);
   p.field("process.args");
   if (command.includes("/")) {
-    p.with({ says, blame: "command" }).tolerate(...forbidden).faccessat2(AT_FDCWD, command, X_OK, AT_EACCESS);
+    p.with({ says, blame: "command" })
+      .tolerate(...forbidden)
+      .faccessat2(AT_FDCWD, command, X_OK, AT_EACCESS);
     notDirectory(p, command, says);
     return;
   }

@@ -22,7 +22,7 @@ import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
 import { Builder } from "./builder.ts";
-import { type CgroupPlan, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups/plan.ts";
+import { type CgroupPlan, leaveCgroups, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups/plan.ts";
 import { Child } from "./child.ts";
 import { execute } from "./command.ts";
 import type { PlanContext } from "./context.ts";
@@ -52,6 +52,15 @@ function processOf(spec: Spec): Process {
     throw new OciboxError("INVALID", "process.args is empty");
   if (linux?.netDevices !== undefined && Object.keys(linux.netDevices).length > 0)
     throw new OciboxError("UNSUPPORTED", "linux.netDevices is not supported yet");
+  if (linux?.intelRdt !== undefined) throw new OciboxError("UNSUPPORTED", "linux.intelRdt is not supported yet");
+  if ((linux?.mountLabel ?? "") !== "") throw new OciboxError("UNSUPPORTED", "linux.mountLabel is not supported yet");
+  if (linux?.namespaces?.some((each) => each.type === "user" && (each.path ?? "") !== "") === true)
+    throw new OciboxError("UNSUPPORTED", "linux.namespaces: a user namespace by its path is not supported yet");
+  spec.mounts?.forEach((mount, index) => {
+    const mapped = mount.options?.some((each) => each === "idmap" || each === "ridmap") === true;
+    if (mapped || mount.uidMappings !== undefined || mount.gidMappings !== undefined)
+      throw new OciboxError("UNSUPPORTED", `mounts[${index}]: mapped ids are not supported yet`);
+  });
   return process;
 }
 
@@ -73,7 +82,7 @@ class Compiler {
   ) {
     this.process = processOf(spec);
     this.namespaces = namespacesOf(spec);
-    this.cgroups = planCgroups(spec, facts, context.oci !== undefined);
+    this.cgroups = context.cgroups ?? planCgroups(spec, facts);
     this.b = new Builder(this.p, typeof context.rootfs === "number" ? context.rootfs : this.p.slot("root"));
     this.code = this.p.slot("code");
     this.pidfd = this.p.slot("pidfd");
@@ -111,7 +120,7 @@ class Compiler {
       console: this.ownsTerminal ? socketPair(p, "console") : undefined,
     };
     const fifo = context.oci?.mode === "create" ? this.openFifo(context.oci.directory) : undefined;
-    makeCgroups(b, this.cgroups, spec.linux?.resources ?? {}, context.oci?.privileged !== false);
+    makeCgroups(b, this.cgroups);
     const cgroup = openCgroup(b, this.cgroups);
     joinForChildren(b, this.namespaces, spec.linux ?? {});
     p.field("linux.namespaces");
@@ -152,6 +161,7 @@ class Compiler {
     p.sys.close(sockets.report[1]);
     if (sockets.console !== undefined) p.sys.close(sockets.console[1]);
     if (cgroup !== undefined) p.sys.close(cgroup);
+    leaveCgroups(b, this.cgroups);
     if (typeof context.rootfs === "number") p.sys.close(context.rootfs);
     if (oci !== undefined) notePid(p, pid, oci.directory);
     if (this.namespaces.isNew("user")) writeMaps(b, pid, spec.linux ?? {}, oci?.privileged !== false);

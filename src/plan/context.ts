@@ -1,5 +1,6 @@
 /** What a plan is compiled from, beside config.json and the host's facts. */
 import type { Recorder, Slot } from "../../ffi/plan.ts";
+import type { CgroupPlan } from "./cgroups/plan.ts";
 import type { CopyUpEntry } from "./devices.ts";
 import type { StateText } from "./hooks.ts";
 import type { SourceKinds } from "./mounts.ts";
@@ -52,6 +53,8 @@ export interface PlanContext {
   readonly init: boolean;
   readonly sources: SourceKinds;
   readonly oci?: OciContext;
+  /** The container's cgroups, where they are not those of `ocibox run`. */
+  readonly cgroups?: CgroupPlan;
   /**
    * The last steps of the parent, with the exit code: `note` takes results that must not be negative, and `trouble` is
    * set where something is left. All of it may be done a second time.

@@ -24,7 +24,7 @@ const links: readonly (readonly [name: string, target: string])[] = [
 ];
 
 /** makedev(3), as the kernel's own dev_t of 32 bits has it. */
-export function makeDevice(major: number, minor: number): number {
+function makeDevice(major: number, minor: number): number {
   return (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xfff00) << 12);
 }
 

@@ -2,14 +2,6 @@
 
 export type CgroupMode = "v2" | "v1" | "hybrid" | "none";
 
-/** A hierarchy of cgroup v1. */
-export interface Hierarchy {
-  /** Its directory below /sys/fs/cgroup. */
-  readonly name: string;
-  /** Its controllers; none for one that has only a name. */
-  readonly controllers: readonly string[];
-}
-
 export interface HostFacts {
   readonly machine: "x64" | "arm64";
   /** uname(2)'s release. */
@@ -18,8 +10,6 @@ export interface HostFacts {
     readonly mode: CgroupMode;
     /** Controllers that a container can be given: hierarchies of v1, or what v2's root offers. */
     readonly controllers: readonly string[];
-    /** Every hierarchy of v1, where somebody wanted to know. */
-    readonly hierarchies?: readonly Hierarchy[];
     /** Whether cgroups can be made. */
     readonly writable: boolean;
   };

@@ -67,8 +67,7 @@ function runHook(p: Recorder, what: string, hook: Hook, state: StateText, pid: S
   p.sys.close(input);
   const pidfd = p.slot("hook.pidfd");
   p.add({ op: "load", memory, offset: 0, slot: pidfd });
-  const timeout =
-    hook.timeout === undefined ? null : struct<Slot>("timespec", { tv_sec: hook.timeout, tv_nsec: 0 });
+  const timeout = hook.timeout === undefined ? null : struct<Slot>("timespec", { tv_sec: hook.timeout, tv_nsec: 0 });
   const polled = p.sys.ppoll(struct<Slot>("pollfd", { fd: pidfd, events: POLLIN }), 1, timeout, null, 8);
   p.branch(polled, "!=", 0, ended);
   p.sys.pidfd_send_signal(pidfd, SIG.SIGKILL, null, 0);

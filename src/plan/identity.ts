@@ -8,6 +8,7 @@ import {
   RESOLVE,
   RLIMIT,
   SECCOMP,
+  SECCOMP_FILTER_FLAG,
   SIG,
 } from "../../ffi/constants.ts";
 import type { Slot } from "../../ffi/plan.ts";
@@ -36,12 +37,24 @@ export function setRlimits(b: Builder, rlimits: readonly Rlimit[]): void {
   });
 }
 
+/** linux.seccomp.flags, but for those that belong to a listener. */
+function filterFlags(names: readonly string[]): number {
+  let flags = 0;
+  for (const name of names) {
+    if (name === "SECCOMP_FILTER_FLAG_TSYNC") continue; // init has one thread, so that there is nothing to do
+    if (name === "SECCOMP_FILTER_FLAG_LOG" || name === "SECCOMP_FILTER_FLAG_SPEC_ALLOW")
+      flags |= SECCOMP_FILTER_FLAG[name];
+    else throw new OciboxError("UNSUPPORTED", `linux.seccomp.flags: ${JSON.stringify(name)} is not supported yet`);
+  }
+  return flags;
+}
+
 function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
   if (seccomp === undefined) return;
   b.p.field("linux.seccomp");
   const filter = filterFor(seccomp, facts.machine);
   const program = struct<Slot>("sock_fprog", { len: filter.byteLength / 8, filter });
-  b.p.sys.seccomp(SECCOMP.SECCOMP_SET_MODE_FILTER, 0, program);
+  b.p.sys.seccomp(SECCOMP.SECCOMP_SET_MODE_FILTER, filterFlags(seccomp.flags ?? []), program);
 }
 
 /** The two words of a capability set. */
@@ -105,6 +118,8 @@ function setCapabilities(b: Builder, process: Process): void {
   p.field(field("ambient"));
   p.tolerate("EINVAL").prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   for (const name of sets.ambient ?? []) {
+    // The kernel takes only what is permitted and inheritable; runc leaves the others out as well. capabilities(7)
+    if (sets.permitted?.includes(name) !== true || sets.inheritable?.includes(name) !== true) continue;
     const number = CAP[name as keyof typeof CAP];
     p.sys.prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0);
   }

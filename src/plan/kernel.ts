@@ -36,7 +36,7 @@ const ofUts = new Set(["kernel.domainname", "kernel.hostname"]);
  * @returns the path below /proc/sys
  * @throws OciboxError INVALID
  */
-export function sysctlPath(key: string, namespaces: Namespaces): string {
+function sysctlPath(key: string, namespaces: Namespaces): string {
   const slash = key.indexOf("/");
   const dot = key.indexOf(".");
   const slashed = slash >= 0 && (dot < 0 || slash < dot);
@@ -126,7 +126,7 @@ function setScheduler(b: Builder, scheduler: Scheduler): void {
 }
 
 /** "0-3,7" as a set of bits, in the kernel's own cpumask. @throws OciboxError INVALID */
-export function cpuMask(text: string, field: string): Uint8Array<ArrayBuffer> {
+function cpuMask(text: string, field: string): Uint8Array<ArrayBuffer> {
   const mask = new Uint8Array(new ArrayBuffer(128));
   for (const part of text.split(",")) {
     const match = /^\s*(\d{1,4})(?:-(\d{1,4}))?\s*$/.exec(part);
@@ -164,9 +164,6 @@ const memoryFlags: Readonly<Record<string, number>> = {
   MPOL_F_RELATIVE_NODES: 1 << 14,
   MPOL_F_NUMA_BALANCING: 1 << 13,
 };
-
-/** Names that `features` tells of. */
-export const knownMemoryPolicies = { modes: Object.keys(memoryModes), flags: Object.keys(memoryFlags) } as const;
 
 /** process.scheduler, ioPriority, linux.personality and memoryPolicy: what the process has of the kernel's attention. */
 export function setAttention(b: Builder, process: Process, linux: Linux): void {

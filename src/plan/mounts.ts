@@ -1,21 +1,12 @@
 /** mounts, the default devices, masked and read-only paths as steps. All targets are descriptors inside the root. */
-import {
-  AT,
-  AT_FDCWD,
-  FSCONFIG,
-  FSMOUNT,
-  FSOPEN,
-  MOUNT_ATTR,
-  MOVE_MOUNT,
-  O,
-  OPEN_TREE,
-} from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, FSCONFIG, FSMOUNT, FSOPEN, MOUNT_ATTR, MOVE_MOUNT, O, OPEN_TREE } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Label, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Mount, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneByFd, inRoot, openHowSize } from "./builder.ts";
+import { directoryOf, type JoinedCgroup, shownAs } from "./cgroups/paths.ts";
 import type { CgroupPlan } from "./cgroups/plan.ts";
 import { type CopyUpEntry, copyUp, fillDev } from "./devices.ts";
 import { type MountOptions, readMountOptions } from "./options.ts";
@@ -48,7 +39,7 @@ export interface MountContext {
 const mountAttrSize = 32;
 
 /** A file system of its own, detached: fsopen, its options, fsmount. */
-export function newMount(b: Builder, type: string, source: string, options: Pick<MountOptions, "data" | "set">): Slot {
+function newMount(b: Builder, type: string, source: string, options: Pick<MountOptions, "data" | "set">): Slot {
   const { sys } = b.p;
   const fs = sys.fsopen(type, FSOPEN.FSOPEN_CLOEXEC);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "source", source, 0);
@@ -60,7 +51,7 @@ export function newMount(b: Builder, type: string, source: string, options: Pick
   return sys.fsmount(fs, FSMOUNT.FSMOUNT_CLOEXEC, options.set);
 }
 
-export function setAttributes(
+function setAttributes(
   b: Builder,
   mount: Slot | number,
   set: number,
@@ -101,20 +92,31 @@ function remount(b: Builder, mount: Mount, options: MountOptions): void {
   finish(b, target, options);
 }
 
+/** A view of one hierarchy of v1: all of it that the cgroup namespace shows, else the container's own cgroup in it. */
+function hierarchyMount(b: Builder, cgroup: JoinedCgroup, options: MountOptions, ownNamespace: boolean): Slot {
+  if (ownNamespace) {
+    const { data } = shownAs(cgroup);
+    return newMount(b, "cgroup", "cgroup", { set: options.set, data });
+  }
+  const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
+  const tree = b.p.sys.open_tree(AT_FDCWD, directoryOf(cgroup), flags);
+  setAttributes(b, tree, options.set, options.clear, 0);
+  return tree;
+}
+
 /** The hierarchies the container was put in, and no others: v1 as directories of a tmpfs, v2 as it is. */
 function cgroupMount(b: Builder, mount: Mount, options: MountOptions, context: MountContext): void {
   const { p } = b;
-  const { cgroups, ownCgroups } = context;
-  const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
-  const one = (type: string, data: MountOptions["data"], directory: string | undefined): Slot => {
-    if (ownCgroups || directory === undefined) return newMount(b, type, "cgroup", { set: options.set, data });
-    // Without a namespace the container's own directory is all that it may see.
-    const tree = p.sys.open_tree(AT_FDCWD, directory, flags);
-    if (options.set !== 0) setAttributes(b, tree, options.set, 0, 0);
-    return tree;
-  };
+  const { cgroups, ownCgroups, inUserNamespace } = context;
   if (cgroups.mode === "v2") {
-    const tree = one("cgroup2", options.data, cgroups.directories[0]);
+    let tree: Slot;
+    if (ownCgroups || !inUserNamespace) tree = newMount(b, "cgroup2", "cgroup", options);
+    else {
+      // A user namespace may mount what its own cgroup namespace shows, and nothing else of v2.
+      const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | AT.AT_RECURSIVE;
+      tree = p.sys.open_tree(AT_FDCWD, "/sys/fs/cgroup", flags);
+      setAttributes(b, tree, options.set, options.clear, 0, AT.AT_RECURSIVE);
+    }
     b.attach(tree, b.ensure(mount.destination, "directory"));
     finish(b, tree, options);
     return;
@@ -123,14 +125,16 @@ function cgroupMount(b: Builder, mount: Mount, options: MountOptions, context: M
     set: options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY,
     data: [["mode", "755"]],
   });
-  for (const { name, links } of cgroups.hierarchies) {
+  const joined = cgroups.joined.filter(({ hierarchy }) => hierarchy !== "");
+  for (const cgroup of joined) {
+    const { name, links } = shownAs(cgroup);
     p.sys.mkdirat(top, name, 0o755);
     for (const link of links) p.sys.symlinkat(name, top, link);
   }
   b.attach(top, b.ensure(mount.destination, "directory"));
-  for (const { name, options: data, directory } of cgroups.hierarchies) {
-    const hierarchy = one("cgroup", data, directory);
-    b.attach(hierarchy, p.sys.openat(top, name, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+  for (const cgroup of joined) {
+    const hierarchy = hierarchyMount(b, cgroup, options, ownCgroups);
+    b.attach(hierarchy, p.sys.openat(top, shownAs(cgroup).name, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
   }
   if ((options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY) !== 0) setAttributes(b, top, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
   finish(b, top, options);

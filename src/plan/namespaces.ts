@@ -29,7 +29,10 @@ export class Namespaces {
       seen.add(type);
     }
     if (!seen.has("mount"))
-      throw new OciboxError("UNSUPPORTED", "linux.namespaces has no mount namespace, without which ocibox runs nothing");
+      throw new OciboxError(
+        "UNSUPPORTED",
+        "linux.namespaces has no mount namespace, without which ocibox runs nothing",
+      );
     const mapped = (linux.uidMappings ?? []).length > 0 || (linux.gidMappings ?? []).length > 0;
     if (mapped && !seen.has("user"))
       throw new OciboxError("INVALID", "linux.uidMappings and gidMappings want a user namespace in linux.namespaces");
@@ -111,7 +114,7 @@ export function joinByPath(b: Builder, namespaces: Namespaces): void {
   }
 }
 
-export function mappingText(mappings: readonly IdMapping[]): string {
+function mappingText(mappings: readonly IdMapping[]): string {
   return mappings.map(({ containerID, hostID, size }) => `${containerID} ${hostID} ${size}\n`).join("");
 }
 

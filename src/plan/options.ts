@@ -48,21 +48,6 @@ const defaults: ReadonlySet<string> = new Set([
   "silent",
 ]);
 
-/** Every option that is known here, for `features`. */
-export const knownMountOptions: readonly string[] = [
-  ...Object.keys(attributes),
-  ...Object.keys(attributes).map((name) => `r${name}`),
-  ...Object.keys(propagations),
-  ...ofSuperblock,
-  ...defaults,
-  "bind",
-  "rbind",
-  "remount",
-  "idmap",
-  "ridmap",
-  "tmpcopyup",
-].sort();
-
 export interface MountOptions {
   readonly set: number;
   readonly clear: number;

@@ -121,11 +121,14 @@ export function withHome(spec: Spec, rootfs: string): Spec {
   const { process } = spec;
   if (process === undefined || (process.env ?? []).some((each) => each.startsWith("HOME="))) return spec;
   using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-  return { ...spec, process: { ...process, env: [...(process.env ?? []), `HOME=${homeOf(root.fd, process.user.uid)}`] } };
+  return {
+    ...spec,
+    process: { ...process, env: [...(process.env ?? []), `HOME=${homeOf(root.fd, process.user.uid)}`] },
+  };
 }
 
 /** The home directory of a user, "/" where the passwd file does not say. */
-export function homeOf(root: number, uid: number): string {
+function homeOf(root: number, uid: number): string {
   let text = "";
   try {
     text = new TextDecoder().decode(readInRoot(root, "etc/passwd", mostPasswd) ?? new Uint8Array());

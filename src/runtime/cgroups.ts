@@ -2,7 +2,7 @@
 import { AT, AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn, readText, writeFully } from "../../ffi/files.ts";
+import { namesIn, readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 import type { CgroupPlan } from "../plan/cgroups/plan.ts";
 
@@ -14,11 +14,11 @@ export function writeCgroupFile(path: string, text: string): number {
   if (fd < 0) return fd;
   using file = new OwnedFd(fd);
   const wrote = attempt("write", file.fd, new TextEncoder().encode(text), text.length);
-  return wrote < 0 ? wrote : 0;
+  return Math.min(wrote, 0);
 }
 
 /** Directories below one, the deepest first, and itself. */
-export function cgroupTree(directory: string): string[] {
+function cgroupTree(directory: string): string[] {
   const found: string[] = [];
   const walk = (path: string): void => {
     for (const name of namesIn(path)) {

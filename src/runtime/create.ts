@@ -2,18 +2,27 @@
 import { AT, AT_FDCWD, F, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
-import { makeDirectories, writeNew } from "../../ffi/files.ts";
+import { makeDirectories } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Recorder, Step } from "../../ffi/plan.ts";
 import { OciboxError } from "../errors.ts";
-import { planCgroups } from "../plan/cgroups/plan.ts";
+import { planOciCgroups } from "../plan/cgroups/plan.ts";
 import { compile } from "../plan/compile.ts";
 import type { ErrorSink, OciContext, PlanContext } from "../plan/context.ts";
 import { runHooks, type StateText } from "../plan/hooks.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
+import { cgroupHost } from "./cgroup-host.ts";
 import { hostFacts } from "./host.ts";
-import { bootId, checkId, claimContainer, forgetContainer, type StateRecord, stateDirectory, stateFiles } from "./state.ts";
+import {
+  bootId,
+  checkId,
+  claimContainer,
+  forgetContainer,
+  type StateRecord,
+  stateDirectory,
+  stateFiles,
+} from "./state.ts";
 
 export interface CreateRequest {
   readonly id: string;
@@ -42,7 +51,7 @@ export function inherit(fd: number): number {
 }
 
 /** A connection to a unix socket that somebody waits at. @throws OciboxError HOST */
-export function connectTo(path: string, what: string): number {
+function connectTo(path: string, what: string): number {
   const name = new TextEncoder().encode(path);
   if (name.byteLength > 107) throw new OciboxError("USAGE", `${what}: the path "${path}" has more than 107 bytes`);
   const address = new Uint8Array(new ArrayBuffer(name.byteLength + 3));
@@ -57,14 +66,6 @@ export function connectTo(path: string, what: string): number {
   return inherit(socket);
 }
 
-/** cgroupsPath as it is in every hierarchy, with its default. */
-function pathOfCgroups(spec: Spec, id: string): string {
-  const path = spec.linux?.cgroupsPath ?? "";
-  const parts = (path === "" ? id : path).split("/").filter((part) => part !== "" && part !== ".");
-  if (parts.includes("..")) throw new OciboxError("INVALID", `linux.cgroupsPath is ${JSON.stringify(path)}`);
-  return `/${parts.join("/")}`;
-}
-
 /** LISTEN_FDS passes on sockets that were handed to the caller; sd_listen_fds(3). */
 function listenFds(): number {
   const text = Bun.env.LISTEN_FDS ?? "";
@@ -72,7 +73,7 @@ function listenFds(): number {
 }
 
 /** The configuration with all that is left to the runtime filled in. */
-function completed(bundle: Bundle, request: CreateRequest): Spec {
+function completed(bundle: Bundle): Spec {
   const { spec, rootfs } = bundle;
   const home = withHome(spec, rootfs);
   const fds = listenFds();
@@ -87,10 +88,6 @@ function completed(bundle: Bundle, request: CreateRequest): Spec {
     ...home,
     mounts,
     ...(home.process === undefined ? {} : { process: { ...home.process, env } }),
-    linux: {
-      ...home.linux,
-      ...(request.cgroupManager === "disabled" ? {} : { cgroupsPath: pathOfCgroups(spec, request.id) }),
-    },
   };
 }
 
@@ -128,7 +125,8 @@ function ociContext(request: CreateRequest, spec: Spec, record: StateRecord, roo
     pidFile: request.pidFile,
     mode: request.mode,
     keep: request.keep,
-    consoleSocket: request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
+    consoleSocket:
+      request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
     pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
     keepFds,
     newKeyring: request.newKeyring,
@@ -151,9 +149,17 @@ export function createContainer(request: CreateRequest): number {
   checkId(request.id);
   const bundle = loadBundle(request.bundle);
   checkTerminal(bundle.spec, request);
-  const spec = completed(bundle, request);
-  const facts = hostFacts(true);
-  const cgroups = planCgroups(spec, facts, true);
+  const spec = completed(bundle);
+  const facts = hostFacts();
+  if (request.cgroupManager === "systemd")
+    throw new OciboxError("UNSUPPORTED", "the systemd cgroup driver is not supported yet", {
+      hint: "use --cgroup-manager cgroupfs",
+    });
+  const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup.mode), {
+    id: request.id,
+    manager: request.cgroupManager,
+    privileged: attempt("geteuid") === 0,
+  });
   const record: StateRecord = {
     ociVersion: spec.ociVersion,
     id: request.id,
@@ -183,6 +189,7 @@ export function createContainer(request: CreateRequest): number {
     init: false,
     sources: sourceKinds(spec),
     oci,
+    cgroups,
     cleanup(p, _code, note) {
       forgetSteps(p, directory, note);
     },

@@ -6,8 +6,8 @@ import { OciboxError } from "../errors.ts";
 import type { ErrorSink } from "../plan/context.ts";
 import { removeAll, signalAll } from "./cgroups.ts";
 import {
-  checkId,
   type Container,
+  checkId,
   forgetContainer,
   listIds,
   lockContainer,

@@ -3,7 +3,7 @@ import { AT, AT_FDCWD, CAP, MAGIC, PR, RLIMIT } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import type { CgroupMode, Hierarchy, HostFacts } from "../plan/facts.ts";
+import type { CgroupMode, HostFacts } from "../plan/facts.ts";
 
 const cgroupMount = "/sys/fs/cgroup";
 const W_OK = 2;
@@ -73,29 +73,12 @@ function permitted(): number {
   return (words[1] ?? 0) + (words[4] ?? 0) * 2 ** 32;
 }
 
-/** Every hierarchy of v1 that this process is in, by /proc/self/cgroup: "4:memory:/x", "9:name=systemd:/". cgroups(7) */
-function hierarchies(): Hierarchy[] {
-  const found: Hierarchy[] = [];
-  for (const line of (readText("/proc/self/cgroup") ?? "").split("\n")) {
-    const [number = "", text = ""] = line.split(":", 2);
-    if (number === "" || number === "0") continue;
-    const named = text.startsWith("name=");
-    const name = named ? text.slice(5) : text;
-    if (exists(`${cgroupMount}/${name}/tasks`)) found.push({ name, controllers: named ? [] : text.split(",") });
-  }
-  return found;
-}
-
-/**
- * @param all whether every hierarchy of cgroup v1 is wanted, for runtimes under other programs
- * @throws SyscallError where even uname(2) is refused
- */
-export function hostFacts(all = false): HostFacts {
-  const cgroup = cgroups();
+/** @throws SyscallError where even uname(2) is refused */
+export function hostFacts(): HostFacts {
   return {
     machine: process.arch === "arm64" ? "arm64" : "x64",
     kernel: release(),
-    cgroup: all && cgroup.mode !== "v2" ? { ...cgroup, hierarchies: hierarchies() } : cgroup,
+    cgroup: cgroups(),
     lastCap: lastCap(),
     permitted: permitted(),
     apparmor: (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),

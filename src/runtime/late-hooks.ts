@@ -1,8 +1,9 @@
 /** Hooks that are run by a later call than the one that made the container: poststart, poststop. */
+
+import { attempt } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
 import { execInit } from "../../ffi/launch.ts";
 import { Recorder } from "../../ffi/plan.ts";
-import { attempt } from "../../ffi/direct.ts";
 import type { ErrorSink } from "../plan/context.ts";
 import { runHooks } from "../plan/hooks.ts";
 import { decodeSpec } from "../spec/runtime-decode.ts";

@@ -61,7 +61,7 @@ export interface ProcessMark {
 }
 
 /** What a line of /proc/PID/stat says: the name in parentheses may have anything in it. */
-export function parseStat(text: string): ProcessMark | undefined {
+function parseStat(text: string): ProcessMark | undefined {
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   const pid = Number.parseInt(text, 10);
   const startTime = fields[19];

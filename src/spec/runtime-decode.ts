@@ -8,7 +8,10 @@ export function decodeSpec(text: string): Spec {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new OciboxError("INVALID", `config.json is no JSON: ${error instanceof Error ? error.message : String(error)}`);
+    throw new OciboxError(
+      "INVALID",
+      `config.json is no JSON: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
   return value as Spec;
 }

@@ -30,16 +30,16 @@ export interface Process {
   execCPUAffinity?: { initial?: string; final?: string };
 }
 
-export interface User {
+interface User {
   uid: number;
   gid: number;
   umask?: number;
   additionalGids?: number[];
 }
 
-export const capabilitySets = ["bounding", "effective", "inheritable", "permitted", "ambient"] as const;
+const capabilitySets = ["bounding", "effective", "inheritable", "permitted", "ambient"] as const;
 
-export type Capabilities = { [set in (typeof capabilitySets)[number]]?: string[] };
+type Capabilities = { [set in (typeof capabilitySets)[number]]?: string[] };
 
 export interface Rlimit {
   type: string;
@@ -72,14 +72,7 @@ export interface IdMapping {
   size: number;
 }
 
-export const hookNames = [
-  "prestart",
-  "createRuntime",
-  "createContainer",
-  "startContainer",
-  "poststart",
-  "poststop",
-] as const;
+const hookNames = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] as const;
 
 export type HookName = (typeof hookNames)[number];
 
@@ -91,9 +84,9 @@ export interface Hook {
   timeout?: number;
 }
 
-export type Hooks = { [name in HookName]?: Hook[] };
+type Hooks = { [name in HookName]?: Hook[] };
 
-export const namespaceTypes = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"] as const;
+const namespaceTypes = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"] as const;
 
 export type NamespaceType = (typeof namespaceTypes)[number];
 
@@ -122,7 +115,7 @@ export interface Linux {
   intelRdt?: IntelRdt;
 }
 
-export interface IntelRdt {
+interface IntelRdt {
   closID?: string;
   schemata?: string[];
   l3CacheSchema?: string;
@@ -160,7 +153,7 @@ export interface Resources {
   unified?: Record<string, string>;
 }
 
-export interface MemoryResources {
+interface MemoryResources {
   limit?: number;
   reservation?: number;
   swap?: number;
@@ -172,7 +165,7 @@ export interface MemoryResources {
   checkBeforeUpdate?: boolean;
 }
 
-export interface CpuResources {
+interface CpuResources {
   shares?: number;
   quota?: number;
   burst?: number;
@@ -184,20 +177,20 @@ export interface CpuResources {
   idle?: number;
 }
 
-export interface ThrottleDevice {
+interface ThrottleDevice {
   major: number;
   minor: number;
   rate: number;
 }
 
-export interface WeightDevice {
+interface WeightDevice {
   major: number;
   minor: number;
   weight?: number;
   leafWeight?: number;
 }
 
-export interface BlockIo {
+interface BlockIo {
   weight?: number;
   leafWeight?: number;
   weightDevice?: WeightDevice[];

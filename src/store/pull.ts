@@ -24,6 +24,8 @@ import type { Store, StoredImage } from "./store.ts";
 
 export interface PullOptions {
   readonly platform?: Platform;
+  /** The names that the image gets, canonical; by default that of the reference. */
+  readonly names?: readonly string[];
   readonly events: PullEvents;
   readonly signal: AbortSignal;
 }
@@ -240,7 +242,7 @@ class Puller {
       );
     if (file !== undefined) {
       direct.fsync(file.fd);
-      renameDurably(blobTemporary, store.blobPath(digest));
+      renameDurably(blobTemporary, store.newBlobPath(digest));
       this.downloaded += size;
     }
     if (!haveLayer) this.publish(layer, directory);
@@ -404,9 +406,9 @@ async function pullLocked(
     architecture: config.architecture,
     ...(config.variant === undefined ? {} : { variant: config.variant }),
   };
-  store.tag(name, { ...resolved.descriptor, platform: described }, indexDigest);
+  store.tag(options.names ?? [name], { ...resolved.descriptor, platform: described }, indexDigest);
   options.events.done({ name, digest, downloaded: puller.downloaded, elapsed: performance.now() - started });
-  const image = store.find(name, platform);
+  const image = store.find(options.names?.[0] ?? (options.names === undefined ? name : digest), platform);
   if (image === undefined) throw new OciboxError("STORE", `the image "${name}" was pulled and is not in the store`);
   return image;
 }

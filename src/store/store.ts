@@ -3,22 +3,21 @@
  * unpacked layers lie beside it in ROOT/layers, by ChainID. index.json has one entry a name and platform: the
  * descriptor of the platform's manifest.
  */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
-import { OwnedFd as Fd } from "../../ffi/fd.ts";
-import { makeDirectories, namesIn, readText } from "../../ffi/files.ts";
+import { makeDirectories } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
-import { removeTree } from "../layer/remove-tree.ts";
 import { type ChainId, chainIds, type DiffId, type Digest, hexOf, isDigest, sha256 } from "../spec/digest.ts";
 import type { Descriptor, ImageConfig, Manifest, Platform } from "../spec/image.ts";
-import { decodeImageConfig, decodeManifest } from "../spec/image-decode.ts";
+import { decodeImageConfig, decodeIndex, decodeManifest } from "../spec/image-decode.ts";
+import { isIndexType } from "../spec/media-types.ts";
 import { hostPlatform, platformMatches } from "../spec/platform.ts";
 import { exists, hasFile, openForWriting, readFile, renameDurably, replaceFile, writeAll } from "./disk.ts";
 
 /** image-spec, annotations.md: the name an entry of index.json goes by. */
-const refName = "org.opencontainers.image.ref.name";
+export const refName = "org.opencontainers.image.ref.name";
 /** Ours: the multi-platform index that a manifest was chosen from. */
 const indexAnnotation = "dev.ocibox.index.digest";
 
@@ -51,31 +50,45 @@ export interface ImageChoice {
 }
 
 interface LayoutIndex {
-  schemaVersion: 2;
-  mediaType?: string;
-  manifests: Descriptor[];
+  readonly schemaVersion: 2;
+  readonly mediaType?: string;
+  readonly manifests: readonly Descriptor[];
 }
 
-/** What keeps a store's things from being collected. */
-interface InUse {
-  readonly manifestDigest?: Digest;
-  readonly layers?: readonly ChainId[];
+/** What is said of the index, and what cannot be read of it. */
+interface Inventory {
+  readonly images: readonly StoredImage[];
+  /** Entries whose manifest or configuration is missing or damaged. */
+  readonly damaged: readonly { readonly entry: Descriptor; readonly error: unknown }[];
 }
 
 export class Store {
   readonly root: string;
+  /** Stores that are read and never written: on a shared disk, or part of the machine's image. */
+  readonly additional: readonly Store[];
 
-  constructor(root: string) {
+  constructor(root: string, additional: readonly string[] = []) {
     this.root = root;
+    this.additional = additional.map((each) => new Store(each));
   }
 
-  blobPath(digest: Digest): string {
+  /** Where a blob is to be put. */
+  newBlobPath(digest: Digest): string {
     return `${this.root}/image/blobs/sha256/${hexOf(digest)}`;
   }
 
-  /** Where an unpacked layer is: a directory whose parent only root may enter. */
+  /** Where a blob is, or would be. */
+  blobPath(digest: Digest): string {
+    const own = this.newBlobPath(digest);
+    if (this.additional.length === 0 || exists(own)) return own;
+    return this.additional.map((each) => each.newBlobPath(digest)).find(exists) ?? own;
+  }
+
+  /** Where an unpacked layer is, or is to be put: a directory whose parent only root may enter. */
   layerPath(chainId: ChainId): string {
-    return `${this.root}/layers/${hexOf(chainId)}`;
+    const own = `${this.root}/layers/${hexOf(chainId)}`;
+    if (this.additional.length === 0 || exists(own)) return own;
+    return this.additional.map((each) => each.layerPath(chainId)).find(exists) ?? own;
   }
 
   /** A name for something unfinished; `pull` takes a directory of its own below it. */
@@ -125,7 +138,7 @@ export class Store {
       writeAll(file.fd, bytes);
       direct.fsync(file.fd);
     }
-    renameDurably(temporary, this.blobPath(digest));
+    renameDurably(temporary, this.newBlobPath(digest));
     return digest;
   }
 
@@ -156,7 +169,8 @@ export class Store {
     }
   }
 
-  #readIndex(): LayoutIndex {
+  /** index.json as it is. @throws OciboxError STORE where it is damaged */
+  readIndex(): LayoutIndex {
     const bytes = readFile(`${this.root}/image/index.json`, mostIndex);
     if (bytes === undefined) return { schemaVersion: 2, manifests: [] };
     try {
@@ -175,23 +189,41 @@ export class Store {
     replaceFile(`${this.root}/image/index.json`, this.temporaryName(), bytes);
   }
 
-  #changeIndex(change: (manifests: Descriptor[]) => Descriptor[]): void {
+  /** Replaces what index.json lists, nobody else changing it meanwhile. */
+  changeIndex(change: (manifests: readonly Descriptor[]) => readonly Descriptor[]): void {
     using lock = this.#lock("index.lock", "exclusive");
     void lock;
-    const index = this.#readIndex();
+    const index = this.readIndex();
     this.#writeIndex({ ...index, manifests: change(index.manifests) });
   }
 
-  /** Gives a manifest a name; whatever had the name for this platform loses it. */
-  tag(name: string, descriptor: Descriptor, indexDigest: Digest | undefined): void {
-    const annotations = { [refName]: name, ...(indexDigest === undefined ? {} : { [indexAnnotation]: indexDigest }) };
-    const entry: Descriptor = { ...descriptor, annotations };
-    this.#changeIndex((manifests) => [
-      ...manifests.filter(
-        (each) => each.annotations?.[refName] !== name || !samePlatform(each.platform, entry.platform),
-      ),
-      entry,
-    ]);
+  /**
+   * Gives a manifest names; whatever had one of them for this platform loses it, and stays as an image without a name.
+   * @param names canonical ones; none for an image that goes by its digest alone
+   */
+  tag(names: readonly string[], descriptor: Descriptor, indexDigest: Digest | undefined): void {
+    const { annotations: _, ...bare } = descriptor;
+    const entryFor = (name: string | undefined): Descriptor => {
+      const annotations = {
+        ...(name === undefined ? {} : { [refName]: name }),
+        ...(indexDigest === undefined ? {} : { [indexAnnotation]: indexDigest }),
+      };
+      return Object.keys(annotations).length === 0 ? bare : { ...bare, annotations };
+    };
+    this.changeIndex((manifests) => {
+      const others = manifests.flatMap((each) => {
+        const name = each.annotations?.[refName];
+        if (name === undefined || !names.includes(name) || !samePlatform(each.platform, bare.platform)) return [each];
+        const orphan =
+          each.digest !== bare.digest && !manifests.some((one) => one !== each && one.digest === each.digest);
+        return orphan ? [withoutName(each)] : [];
+      });
+      if (names.length > 0) {
+        const named = others.filter((each) => each.digest !== bare.digest || each.annotations?.[refName] !== undefined);
+        return [...named, ...names.map(entryFor)];
+      }
+      return others.some((each) => each.digest === bare.digest) ? others : [...others, entryFor(undefined)];
+    });
   }
 
   #image(entries: readonly Descriptor[]): StoredImage {
@@ -229,7 +261,7 @@ export class Store {
 
   /** The same without a look at anything but the index: `load` decodes the image. */
   lookUp(word: string, platform?: Platform): ImageChoice | undefined {
-    const { manifests } = this.#readIndex();
+    const manifests = this.entries();
     const named = manifests.filter((each) => each.annotations?.[refName] === word);
     if (named.length > 0) return this.#choose(named, manifests, platform);
     const digest = isDigest(word) ? word : word.slice(word.indexOf("@") + 1);
@@ -239,8 +271,32 @@ export class Store {
         return this.#choose(at, manifests, platform);
     }
     if (!isDigest(word) && !/^[0-9a-f]{6,64}$/.test(word)) return undefined;
-    const image = this.#byId(word, manifests);
+    const image = this.#byId(word);
     return image === undefined ? undefined : { digest: image.manifestDescriptor.digest, load: () => image };
+  }
+
+  /**
+   * The index's entries, one a manifest and name, those of additional stores behind our own. Other tools may have put a
+   * multi-platform index there: it stands for those of its manifests that are in the store.
+   */
+  entries(): readonly Descriptor[] {
+    let { manifests } = this.readIndex();
+    if (manifests.some((each) => isIndexType(each.mediaType)))
+      manifests = manifests.flatMap((each) => (isIndexType(each.mediaType) ? this.#within(each) : [each]));
+    if (this.additional.length === 0) return manifests;
+    const names = new Set(manifests.map((each) => each.annotations?.[refName]));
+    const others = this.additional.flatMap((each) => each.entries());
+    // A name of our own hides the same name elsewhere.
+    return [...manifests, ...others.filter((each) => !names.has(each.annotations?.[refName] ?? each.digest))];
+  }
+
+  #within(entry: Descriptor): Descriptor[] {
+    const bytes = readFile(this.blobPath(entry.digest), mostManifest);
+    if (bytes === undefined) return [];
+    const annotations = { ...entry.annotations, [indexAnnotation]: entry.digest };
+    return decodeIndex(bytes, entry.mediaType)
+      .manifests.filter((each) => !isIndexType(each.mediaType) && this.hasBlob(each.digest, each.size))
+      .map((each) => ({ ...each, annotations }));
   }
 
   #choose(
@@ -261,108 +317,42 @@ export class Store {
     return { digest: match.digest, load };
   }
 
-  #byId(word: string, manifests: readonly Descriptor[]): StoredImage | undefined {
+  #byId(word: string): StoredImage | undefined {
     const hex = word.startsWith("sha256:") ? word.slice(7) : word;
-    const found = this.#grouped(manifests).filter((image) => hexOf(image.configDigest).startsWith(hex));
+    const found = this.list().filter((image) => hexOf(image.configDigest).startsWith(hex));
     if (found.length > 1)
       throw new OciboxError("INVALID", `${found.length} images have an id that begins with "${word}"`);
     return found[0];
   }
 
-  #grouped(manifests: readonly Descriptor[]): StoredImage[] {
+  /** Every image there is that can be read. */
+  list(): readonly StoredImage[] {
+    return this.inventory().images;
+  }
+
+  /** Every image there is, and what of the index leads nowhere. */
+  inventory(): Inventory {
     const groups = new Map<Digest, Descriptor[]>();
-    for (const each of manifests) groups.set(each.digest, [...(groups.get(each.digest) ?? []), each]);
-    return [...groups.values()].map((entries) => this.#image(entries));
-  }
-
-  /** Every image there is. */
-  list(): StoredImage[] {
-    return this.#grouped(this.#readIndex().manifests);
-  }
-
-  #containersUsing(): (InUse & { id: string })[] {
-    const found: (InUse & { id: string })[] = [];
-    for (const id of namesIn(`${this.root}/containers`)) {
-      const text = readText(`${this.root}/containers/${id}/container.json`);
-      if (text === undefined) continue;
+    for (const each of this.entries()) groups.set(each.digest, [...(groups.get(each.digest) ?? []), each]);
+    const images: StoredImage[] = [];
+    const damaged: Inventory["damaged"][number][] = [];
+    for (const group of groups.values()) {
       try {
-        found.push({ ...(JSON.parse(text) as InUse), id });
-      } catch {
-        // a folder that a killed command has left unfinished
+        images.push(this.#image(group));
+      } catch (error) {
+        const [entry] = group as [Descriptor];
+        // Somebody may have removed it since the index was read.
+        if (this.entries().some((each) => each.digest === entry.digest)) damaged.push({ entry, error });
       }
     }
-    return found;
+    return { images, damaged };
   }
+}
 
-  /**
-   * Takes a name from an image, and with the last name the image; then what nothing needs any more.
-   * @returns lines to print, as docker's: "Untagged: …", "Deleted: …"
-   * @throws OciboxError NOT_FOUND; IN_USE where a container was made of it
-   */
-  async remove(word: string, options: { readonly force: boolean }): Promise<string[]> {
-    const image = this.find(word);
-    if (image === undefined)
-      throw new OciboxError("NOT_FOUND", `there is no image "${word}"`, { hint: "see: ocibox images" });
-    const { digest } = image.manifestDescriptor;
-    const byName = image.names.includes(word) && image.names.length > 1;
-    const user = this.#containersUsing().find((each) => each.manifestDigest === digest);
-    if (!byName && user !== undefined && !options.force)
-      throw new OciboxError("IN_USE", `the image "${word}" is used by the container ${user.id.slice(0, 12)}`, {
-        hint: `remove that first, with: ocibox rm ${user.id.slice(0, 12)}`,
-      });
-    const names = byName ? [word] : image.names;
-    this.#changeIndex((manifests) =>
-      manifests.filter((each) => each.digest !== digest || (byName && each.annotations?.[refName] !== word)),
-    );
-    const lines = names.map((name) => `Untagged: ${name}`);
-    if (!byName) lines.push(`Deleted: ${image.configDigest}`);
-    await this.collect();
-    return lines;
-  }
-
-  /**
-   * Removes blobs and layers that no name and no container needs. Where something is just being pulled or started it is
-   * left to another time.
-   */
-  async collect(): Promise<void> {
-    using lock = await this.lockAll("exclusive", 5_000);
-    if (lock === undefined) return;
-    const blobs = new Set<string>();
-    const layers = new Set<string>();
-    const keep = (image: StoredImage): void => {
-      blobs.add(hexOf(image.manifestDescriptor.digest));
-      blobs.add(hexOf(image.configDigest));
-      if (image.indexDigest !== undefined) blobs.add(hexOf(image.indexDigest));
-      for (const layer of image.layers) {
-        blobs.add(hexOf(layer.descriptor.digest));
-        layers.add(hexOf(layer.chainId));
-      }
-    };
-    for (const image of this.list()) keep(image);
-    for (const user of this.#containersUsing()) for (const chainId of user.layers ?? []) layers.add(hexOf(chainId));
-    this.#discard("image/blobs/sha256", blobs);
-    this.#discard("layers", layers);
-    // Plans of images that may be gone: they are compiled again.
-    this.#discard("plans", new Set());
-    this.emptyTrash();
-  }
-
-  /** Into the trash by a rename, so that no half of it is ever found where it was. */
-  #discard(directory: string, keep: ReadonlySet<string>): void {
-    for (const name of namesIn(`${this.root}/${directory}`)) {
-      if (keep.has(name)) continue;
-      const trash = `${this.root}/trash/${crypto.getRandomValues(new Uint8Array(12)).toHex()}`;
-      attempt("renameat2", AT_FDCWD, `${this.root}/${directory}/${name}`, AT_FDCWD, trash, 0);
-    }
-  }
-
-  /** Anybody may, at any time. */
-  emptyTrash(): void {
-    const fd = attempt("openat", AT_FDCWD, `${this.root}/trash`, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
-    if (fd < 0) return;
-    using trash = new Fd(fd);
-    for (const name of namesIn(`${this.root}/trash`)) removeTree(trash.fd, name);
-  }
+function withoutName(entry: Descriptor): Descriptor {
+  const { annotations, ...bare } = entry;
+  const { [refName]: _, ...others } = annotations ?? {};
+  return Object.keys(others).length === 0 ? bare : { ...bare, annotations: others };
 }
 
 function samePlatform(a: Platform | undefined, b: Platform | undefined): boolean {
@@ -377,6 +367,6 @@ function sameRepository(name: string | undefined, word: string): boolean {
 }
 
 /** A store below a root directory; nothing is made until something is put in it. */
-export function openStore(root: string): Store {
-  return new Store(root);
+export function openStore(root: string, additional: readonly string[] = []): Store {
+  return new Store(root, additional);
 }

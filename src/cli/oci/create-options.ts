@@ -12,7 +12,11 @@ import { logFrame } from "./call.ts";
 import type { OciFlags, OciGiven, OciGlobals } from "./options.ts";
 
 export const createFlags: OciFlags = {
-  bundle: { short: "b", value: "text", help: "path to the root of the bundle directory, defaults to the current directory" },
+  bundle: {
+    short: "b",
+    value: "text",
+    help: "path to the root of the bundle directory, defaults to the current directory",
+  },
   "console-socket": {
     value: "text",
     help: "path to an AF_UNIX socket which will receive the master end of the console's pseudoterminal",
@@ -38,7 +42,7 @@ export function sinksFor(globals: OciGlobals): ErrorSink[] {
 }
 
 /** "12" or "12=ENOSPC": which step of the plan fails, and how. */
-export function faultOf(text: string | undefined): CreateRequest["fault"] {
+function faultOf(text: string | undefined): CreateRequest["fault"] {
   if (text === undefined) return undefined;
   const [step = "", name = "EIO"] = text.split("=");
   if (!/^\d+$/.test(step) || !Object.hasOwn(errnoTable, name))
@@ -46,7 +50,7 @@ export function faultOf(text: string | undefined): CreateRequest["fault"] {
   return { step: Number(step), errno: errnoOf(name as ErrnoName) };
 }
 
-export async function explainerFor(given: OciGiven): Promise<((steps: readonly Step[]) => void) | undefined> {
+async function explainerFor(given: OciGiven): Promise<((steps: readonly Step[]) => void) | undefined> {
   if (!given.flag("explain")) return undefined;
   const { explain } = await import("../../../ffi/explain.ts");
   return (steps) => print(explain(steps).replace(/\n$/, ""));

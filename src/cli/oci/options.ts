@@ -1,7 +1,7 @@
 /** Command lines as runc reads them: "-name" and "--name" are one, flags may stand behind the id, "=" or the next word. */
 import { OciboxError } from "../../errors.ts";
 
-export interface OciFlag {
+interface OciFlag {
   /** One letter. */
   readonly short?: string;
   /** What it takes; none for a switch. */

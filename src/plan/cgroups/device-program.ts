@@ -1,137 +1,134 @@
 /**
- * linux.resources.devices on cgroup v2: a BPF program of the type BPF_PROG_TYPE_CGROUP_DEVICE (bpf(2),
- * Documentation/bpf/prog_cgroup_sockopt.rst's neighbours), attached to the container's cgroup. Its context is struct
- * bpf_cgroup_dev_ctx: access_type (access << 16 | type), major, minor; it answers 1 to allow.
+ * linux.resources.devices: as rules of v1's devices controller, and as the program that v2 has in its place
+ * (BPF_PROG_TYPE_CGROUP_DEVICE; Documentation/admin-guide/cgroup-v2.rst, "Device controller").
  */
-import { AT_FDCWD, O } from "../../../ffi/constants.ts";
-import { type Slot } from "../../../ffi/plan.ts";
-import { struct } from "../../../ffi/sys.ts";
 import { OciboxError } from "../../errors.ts";
 import type { DeviceRule } from "../../spec/runtime.ts";
-import type { Builder } from "../builder.ts";
-import { defaultDevices } from "./v1.ts";
 
-const BPF_PROG_LOAD = 5;
-const BPF_PROG_ATTACH = 8;
-const BPF_PROG_TYPE_CGROUP_DEVICE = 15;
-const BPF_CGROUP_DEVICE = 6;
-const BPF_F_ALLOW_MULTI = 2;
+/** Devices every container may use, beside making nodes that it then cannot open: runc's and crun's list. */
+export const defaultDevices: readonly DeviceRule[] = [
+  { allow: true, type: "c", access: "m" },
+  { allow: true, type: "b", access: "m" },
+  ...[[1, 3], [1, 5], [1, 7], [1, 8], [1, 9], [5, 0], [5, 2], [136]].map(([major, minor]) => ({
+    allow: true,
+    type: "c",
+    access: "rwm",
+    ...(major === undefined ? {} : { major }),
+    ...(minor === undefined ? {} : { minor }),
+  })),
+];
 
-/** include/uapi/linux/bpf.h: BPF_DEVCG_DEV_BLOCK, _CHAR; BPF_DEVCG_ACC_MKNOD, _READ, _WRITE. */
-const types: Readonly<Record<string, number>> = { b: 1, c: 2 };
-const accesses: Readonly<Record<string, number>> = { m: 1, r: 2, w: 4 };
-const everyAccess = 7;
-
-/** One instruction: operation, registers (source << 4 | destination), jump offset, constant. struct bpf_insn */
-type Instruction = readonly [code: number, registers: number, offset: number, immediate: number];
-
-const loadWord = 0x61; // BPF_LDX | BPF_MEM | BPF_W
-const move = 0xbc; // BPF_ALU | BPF_MOV | BPF_X
-const moveConstant = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K
-const and = 0x54; // BPF_ALU | BPF_AND | BPF_K
-const shiftRight = 0x74; // BPF_ALU | BPF_RSH | BPF_K
-const jumpUnlessEqual = 0x55; // BPF_JMP | BPF_JNE | BPF_K
-const jumpUnlessSame = 0x5d; // BPF_JMP | BPF_JNE | BPF_X
-const exit = 0x95;
-
-const answer = 0;
-const context = 1;
-const type = 2;
-const access = 3;
-const major = 4;
-const minor = 5;
-const scratch = 6;
-
-function accessOf(text: string, index: number): number {
-  let bits = 0;
-  for (const letter of text) {
-    const bit = accesses[letter];
-    if (bit === undefined)
-      throw new OciboxError("INVALID", `linux.resources.devices[${index}].access is ${JSON.stringify(text)}`);
-    bits |= bit;
-  }
-  return bits;
+function given(value: number | undefined): value is number {
+  return value !== undefined && value >= 0;
 }
 
-/** A rule: where it does not apply, on behind it. */
-function ruleCode(rule: DeviceRule, index: number): Instruction[] {
-  const checks: Instruction[][] = [];
-  if (rule.type !== undefined && rule.type !== "a") {
-    const number = types[rule.type];
-    if (number === undefined)
-      throw new OciboxError("INVALID", `linux.resources.devices[${index}].type is ${JSON.stringify(rule.type)}`);
-    checks.push([[jumpUnlessEqual, type, 0, number]]);
-    const bits = accessOf(rule.access ?? "rwm", index);
-    // All that is asked for must be among what the rule speaks of.
-    if (bits !== everyAccess)
-      checks.push([
-        [move, (access << 4) | scratch, 0, 0],
-        [and, scratch, 0, bits],
-        [jumpUnlessSame, (access << 4) | scratch, 0, 0],
-      ]);
-    if (rule.major !== undefined && rule.major >= 0) checks.push([[jumpUnlessEqual, major, 0, rule.major]]);
-    if (rule.minor !== undefined && rule.minor >= 0) checks.push([[jumpUnlessEqual, minor, 0, rule.minor]]);
-  }
-  const code = [...checks.flat(), [moveConstant, answer, 0, rule.allow ? 1 : 0], [exit, 0, 0, 0]] as Instruction[];
-  return code.map((each, at) =>
-    each[0] === jumpUnlessEqual || each[0] === jumpUnlessSame
-      ? ([each[0], each[1], code.length - at - 1, each[3]] as const)
-      : each,
-  );
+function accessOf(rule: DeviceRule): string {
+  return rule.access === undefined || rule.access === "" ? "rwm" : rule.access;
 }
 
-/** The program: the last rule that applies decides, so that they are asked in reverse; what none speaks of is denied. */
-export function deviceProgram(rules: readonly DeviceRule[]): Uint8Array<ArrayBuffer> {
-  const code: Instruction[] = [
-    [loadWord, (context << 4) | type, 0, 0],
-    [and, type, 0, 0xffff],
-    [loadWord, (context << 4) | access, 0, 0],
-    [shiftRight, access, 0, 16],
-    [loadWord, (context << 4) | major, 4, 0],
-    [loadWord, (context << 4) | minor, 8, 0],
-  ];
-  for (let index = rules.length - 1; index >= 0; index--) {
-    const rule = rules[index] as DeviceRule;
-    code.push(...ruleCode(rule, index));
-    if (rule.type === undefined || rule.type === "a") break;
-  }
-  code.push([moveConstant, answer, 0, 0], [exit, 0, 0, 0]);
-  const bytes = new Uint8Array(new ArrayBuffer(code.length * 8));
-  const view = new DataView(bytes.buffer);
-  code.forEach(([operation, registers, offset, immediate], at) => {
-    view.setUint8(at * 8, operation);
-    view.setUint8(at * 8 + 1, registers);
-    view.setInt16(at * 8 + 2, offset, true);
-    view.setInt32(at * 8 + 4, immediate, true);
-  });
-  return bytes;
+function isAll(rule: DeviceRule): boolean {
+  return rule.type === undefined || rule.type === "" || rule.type === "a";
+}
+
+/** Whether a rule is about every use of every device: what stands before it does not matter. */
+function isSweeping(rule: DeviceRule): boolean {
+  return isAll(rule) && !given(rule.major) && !given(rule.minor) && [..."rwm"].every((c) => accessOf(rule).includes(c));
+}
+
+/** @throws OciboxError INVALID naming the rule */
+function check(rule: DeviceRule, index: number): void {
+  const field = `linux.resources.devices[${index}]`;
+  if (!isAll(rule) && rule.type !== "b" && rule.type !== "c")
+    throw new OciboxError("INVALID", `${field}.type is ${JSON.stringify(rule.type)}, not "a", "b" or "c"`);
+  if (!/^[rwm]*$/.test(rule.access ?? ""))
+    throw new OciboxError("INVALID", `${field}.access is ${JSON.stringify(rule.access)}, not made of r, w and m`);
 }
 
 /**
- * Loads and attaches the program.
- * @param must whether it is an error that it cannot be had: not in a user namespace, whose root may not load one
+ * A rule in the words of v1: "c 1:3 rwm". To the kernel "a" means all uses of all devices, whatever stands after it, so
+ * a narrower rule for both kinds is two.
  */
-export function attachDeviceProgram(b: Builder, directory: string, rules: readonly DeviceRule[], must: boolean): void {
-  const { p } = b;
-  p.field("linux.resources.devices");
-  const insns = deviceProgram([...rules, ...defaultDevices]);
-  const attr = struct<Slot>("bpf_prog_load", {
-    prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
-    insn_cnt: insns.byteLength / 8,
-    insns,
-    license: "Apache-2.0",
+export function ruleTexts(rule: DeviceRule, index = 0): string[] {
+  check(rule, index);
+  if (isSweeping(rule)) return ["a"];
+  const number = (value: number | undefined): string => (given(value) ? String(value) : "*");
+  const rest = `${number(rule.major)}:${number(rule.minor)} ${accessOf(rule)}`;
+  return (isAll(rule) ? ["b", "c"] : [rule.type ?? ""]).map((type) => `${type} ${rest}`);
+}
+
+/** The rules that count, and what holds where none of them applies. Nothing is allowed to begin with. */
+function effectiveRules(rules: readonly DeviceRule[]): { rules: readonly DeviceRule[]; otherwise: boolean } {
+  rules.forEach(check);
+  const last = rules.findLastIndex(isSweeping);
+  return { rules: rules.slice(last + 1), otherwise: rules[last]?.allow ?? false };
+}
+
+/** struct bpf_insn: code, registers, offset, immediate; Documentation/bpf/standardization/instruction-set.rst. */
+type Instruction = readonly [code: number, dst: number, src: number, off: number, imm: number];
+
+const load32 = (dst: number, off: number): Instruction => [0x61, dst, 1, off, 0];
+const moveRegister = (dst: number, src: number): Instruction => [0xbf, dst, src, 0, 0];
+const move = (dst: number, imm: number): Instruction => [0xb7, dst, 0, 0, imm];
+const and = (dst: number, imm: number): Instruction => [0x57, dst, 0, 0, imm];
+const shiftRight = (dst: number, imm: number): Instruction => [0x77, dst, 0, 0, imm];
+const jumpIfNot = (dst: number, imm: number, off: number): Instruction => [0x55, dst, 0, off, imm];
+const jumpIfAny = (dst: number, imm: number, off: number): Instruction => [0x45, dst, 0, off, imm];
+const jump = (off: number): Instruction => [0x05, 0, 0, off, 0];
+const exit: Instruction = [0x95, 0, 0, 0, 0];
+const answer = (allow: boolean): Instruction[] => [move(0, allow ? 1 : 0), exit];
+
+/** enum of include/uapi/linux/bpf.h: BPF_DEVCG_DEV_*, BPF_DEVCG_ACC_* */
+const deviceTypes: Readonly<Record<string, number>> = { b: 1, c: 2 };
+const accesses: Readonly<Record<string, number>> = { m: 1, r: 2, w: 4 };
+const everyAccess = 7;
+
+const type = 2;
+const wanted = 3;
+const major = 4;
+const minor = 5;
+
+/** One rule; `wanted` loses the kinds of access that it allows, and any that it denies ends the matter. */
+function compileRule(rule: DeviceRule): Instruction[] {
+  let access = 0;
+  for (const letter of accessOf(rule)) access |= accesses[letter] ?? 0;
+  let effect: Instruction[];
+  if (access === everyAccess) effect = answer(rule.allow);
+  else if (rule.allow) effect = [and(wanted, everyAccess & ~access), jumpIfNot(wanted, 0, 2), ...answer(true)];
+  else effect = [jumpIfAny(wanted, access, 1), jump(2), ...answer(false)];
+  const tests: (readonly [register: number, value: number])[] = [];
+  if (!isAll(rule)) tests.push([type, deviceTypes[rule.type ?? ""] ?? 0]);
+  if (given(rule.major)) tests.push([major, rule.major]);
+  if (given(rule.minor)) tests.push([minor, rule.minor]);
+  return [
+    ...tests.map(([register, value], at) => jumpIfNot(register, value, tests.length - 1 - at + effect.length)),
+    ...effect,
+  ];
+}
+
+/**
+ * The program: for each kind of access that is wanted the last rule about the device decides. Its argument is struct
+ * bpf_cgroup_dev_ctx {access << 16 | type, major, minor}; it returns 1 to allow.
+ * @throws OciboxError INVALID naming the rule
+ */
+export function compileDeviceFilter(list: readonly DeviceRule[]): Uint8Array<ArrayBuffer> {
+  const { rules, otherwise } = effectiveRules(list);
+  const program: Instruction[] = [
+    load32(type, 0),
+    moveRegister(wanted, type),
+    and(type, 0xffff),
+    shiftRight(wanted, 16),
+    load32(major, 4),
+    load32(minor, 8),
+    ...rules.toReversed().flatMap(compileRule),
+    ...answer(otherwise),
+  ];
+  const bytes = new Uint8Array(new ArrayBuffer(program.length * 8));
+  const view = new DataView(bytes.buffer);
+  program.forEach(([code, dst, src, off, imm], index) => {
+    view.setUint8(index * 8, code);
+    view.setUint8(index * 8 + 1, dst | (src << 4));
+    view.setInt16(index * 8 + 2, off, true);
+    view.setInt32(index * 8 + 4, imm, true);
   });
-  const skip = p.newLabel("no device program");
-  const program = must ? p.sys.bpf(BPF_PROG_LOAD, attr, 48) : p.orElse(skip, "EPERM").bpf(BPF_PROG_LOAD, attr, 48);
-  const target = p.sys.openat(AT_FDCWD, directory, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0);
-  const attach = struct<Slot>("bpf_prog_attach", {
-    target_fd: target,
-    attach_bpf_fd: program,
-    attach_type: BPF_CGROUP_DEVICE,
-    attach_flags: BPF_F_ALLOW_MULTI,
-  });
-  p.sys.bpf(BPF_PROG_ATTACH, attach, 16);
-  b.close(target);
-  b.close(program);
-  p.place(skip);
+  return bytes;
 }

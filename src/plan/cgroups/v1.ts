@@ -1,152 +1,91 @@
-/** linux.resources for cgroup v1: Documentation/admin-guide/cgroup-v1, config-linux.md#control-groups. */
-import { AT_FDCWD, O } from "../../../ffi/constants.ts";
-import type { ErrnoName } from "../../../ffi/errno.ts";
-import { OciboxError } from "../../errors.ts";
-import type { BlockIo, DeviceRule, Resources } from "../../spec/runtime.ts";
-import type { Builder } from "../builder.ts";
-import type { CgroupPlan } from "./plan.ts";
+/** linux.resources for cgroup v1: Documentation/admin-guide/cgroup-v1. */
+import type { Resources } from "../../spec/runtime.ts";
+import { checkResources, orMax, rdmaSettings, type Setting, Settings, throttleSettings } from "./settings.ts";
 
-/** One value in one file. */
-export interface Limit {
-  readonly controller: string;
-  readonly file: string;
-  readonly value: string;
-  /** What asked for it, below linux.resources. */
-  readonly field: string;
-  /** Errnos of opening the file that mean that this kernel does not count such a thing. */
-  readonly optional?: readonly ErrnoName[];
+function cpuSettings({ cpu }: Resources, s: Settings): void {
+  if (cpu === undefined) return;
+  // runtime-spec has no word for "unset" but leaving out; runc's for it, which engines write, is 0.
+  if (cpu.realtimePeriod) s.add("cpu", "cpu.rt_period_us", cpu.realtimePeriod, "cpu.realtimePeriod");
+  if (cpu.realtimeRuntime) s.add("cpu", "cpu.rt_runtime_us", cpu.realtimeRuntime, "cpu.realtimeRuntime");
+  if (cpu.shares) s.add("cpu", "cpu.shares", cpu.shares, "cpu.shares");
+  if (cpu.idle !== undefined)
+    s.add("cpu", "cpu.idle", cpu.idle, "cpu.idle", cpu.idle === 0 ? { absent: ["ENOENT"] } : {});
+  if (cpu.period) s.add("cpu", "cpu.cfs_period_us", cpu.period, "cpu.period");
+  if (cpu.quota) s.add("cpu", "cpu.cfs_quota_us", cpu.quota, "cpu.quota");
+  if (cpu.burst !== undefined)
+    s.add("cpu", "cpu.cfs_burst_us", cpu.burst, "cpu.burst", cpu.burst === 0 ? { absent: ["ENOENT"] } : {});
+  if (cpu.cpus) s.add("cpuset", "cpuset.cpus", cpu.cpus, "cpu.cpus");
+  if (cpu.mems) s.add("cpuset", "cpuset.mems", cpu.mems, "cpu.mems");
 }
 
-/** Devices every container may use, beside making nodes that it then cannot open: runc's and crun's list. */
-export const defaultDevices: readonly DeviceRule[] = [
-  { allow: true, type: "c", access: "m" },
-  { allow: true, type: "b", access: "m" },
-  ...([3, 5, 7, 8, 9] as const).map((minor) => ({ allow: true, type: "c", major: 1, minor, access: "rwm" })),
-  { allow: true, type: "c", major: 5, minor: 0, access: "rwm" },
-  { allow: true, type: "c", major: 5, minor: 2, access: "rwm" },
-  { allow: true, type: "c", major: 136, access: "rwm" },
-];
-
-function ruleText(rule: DeviceRule): string {
-  if (rule.type === undefined || rule.type === "a") return "a";
-  const number = (value: number | undefined): string => (value === undefined || value < 0 ? "*" : String(value));
-  return `${rule.type} ${number(rule.major)}:${number(rule.minor)} ${rule.access ?? "rwm"}`;
-}
-
-function writeDevices(b: Builder, directory: string, rules: readonly DeviceRule[]): void {
-  const { p } = b;
-  rules.forEach((rule, index) => {
-    p.field(`linux.resources.devices[${index}]`);
-    b.write(AT_FDCWD, `${directory}/devices.${rule.allow ? "allow" : "deny"}`, ruleText(rule));
-  });
-  p.field("the default devices");
-  const allow = p.sys.openat(AT_FDCWD, `${directory}/devices.allow`, O.O_WRONLY | O.O_CLOEXEC, 0);
-  for (const rule of defaultDevices) {
-    const text = ruleText(rule);
-    p.sys.write(allow, text, text.length);
-  }
-  b.close(allow);
-}
-
-const throttles = {
-  throttleReadBpsDevice: "read_bps",
-  throttleWriteBpsDevice: "write_bps",
-  throttleReadIOPSDevice: "read_iops",
-  throttleWriteIOPSDevice: "write_iops",
-} as const;
-
-function blockIo(blockIO: BlockIo): Limit[] {
-  const limits: Limit[] = [];
-  const controller = "blkio";
-  const put = (file: string, value: string, field: string): void => {
-    limits.push({ controller, file, value, field: `blockIO.${field}` });
-  };
-  if (blockIO.weight !== undefined && blockIO.weight !== 0) put("blkio.weight", String(blockIO.weight), "weight");
-  if (blockIO.leafWeight !== undefined && blockIO.leafWeight !== 0)
-    put("blkio.leaf_weight", String(blockIO.leafWeight), "leafWeight");
-  (blockIO.weightDevice ?? []).forEach(({ major, minor, weight, leafWeight }, index) => {
-    if (weight !== undefined) put("blkio.weight_device", `${major}:${minor} ${weight}`, `weightDevice[${index}]`);
-    if (leafWeight !== undefined)
-      put("blkio.leaf_weight_device", `${major}:${minor} ${leafWeight}`, `weightDevice[${index}]`);
-  });
-  for (const key in throttles) {
-    const name = key as keyof typeof throttles;
-    (blockIO[name] ?? []).forEach(({ major, minor, rate }, index) => {
-      put(`blkio.throttle.${throttles[name]}_device`, `${major}:${minor} ${rate}`, `${name}[${index}]`);
-    });
-  }
-  return limits;
-}
-
-/** Every value of linux.resources but the devices, in an order in which the kernel takes them. */
-export function limitsOfV1(resources: Resources): Limit[] {
-  const limits: Limit[] = [];
-  const put = (controller: string, file: string, value: number | string | undefined, field: string): void => {
-    if (value !== undefined) limits.push({ controller, file: `${controller}.${file}`, value: String(value), field });
-  };
-  const { memory, cpu, pids, network, hugepageLimits, rdma, unified } = resources;
-  if (unified !== undefined && Object.keys(unified).length > 0)
-    throw new OciboxError("INVALID", "linux.resources.unified is for cgroup v2, and this machine has v1");
-  if (pids?.limit !== undefined) put("pids", "max", pids.limit > 0 ? pids.limit : "max", "pids.limit");
-  if (memory !== undefined) {
-    put("memory", "limit_in_bytes", memory.limit, "memory.limit");
-    if (memory.swap !== undefined)
-      limits.push({
-        controller: "memory",
-        file: "memory.memsw.limit_in_bytes",
-        value: String(memory.swap),
-        field: "memory.swap",
-        // Not there where the kernel does not count swap.
-        optional: ["ENOENT", "EACCES"],
-      });
-    put("memory", "soft_limit_in_bytes", memory.reservation, "memory.reservation");
-    put("memory", "kmem.tcp.limit_in_bytes", memory.kernelTCP, "memory.kernelTCP");
-    put("memory", "swappiness", memory.swappiness, "memory.swappiness");
-    if (memory.disableOOMKiller === true) put("memory", "oom_control", 1, "memory.disableOOMKiller");
-  }
-  if (cpu !== undefined) {
-    put("cpu", "shares", cpu.shares === 0 ? undefined : cpu.shares, "cpu.shares");
-    put("cpu", "cfs_period_us", cpu.period === 0 ? undefined : cpu.period, "cpu.period");
-    put("cpu", "cfs_quota_us", cpu.quota === 0 ? undefined : cpu.quota, "cpu.quota");
-    put("cpu", "cfs_burst_us", cpu.burst, "cpu.burst");
-    put("cpu", "rt_period_us", cpu.realtimePeriod === 0 ? undefined : cpu.realtimePeriod, "cpu.realtimePeriod");
-    put("cpu", "rt_runtime_us", cpu.realtimeRuntime === 0 ? undefined : cpu.realtimeRuntime, "cpu.realtimeRuntime");
-    put("cpu", "idle", cpu.idle, "cpu.idle");
-    put("cpuset", "cpus", cpu.cpus === "" ? undefined : cpu.cpus, "cpu.cpus");
-    put("cpuset", "mems", cpu.mems === "" ? undefined : cpu.mems, "cpu.mems");
-  }
-  if (resources.blockIO !== undefined) limits.push(...blockIo(resources.blockIO));
-  (hugepageLimits ?? []).forEach(({ pageSize, limit }, index) => {
-    put("hugetlb", `${pageSize}.limit_in_bytes`, limit, `hugepageLimits[${index}]`);
-  });
-  put("net_cls", "classid", network?.classID === 0 ? undefined : network?.classID, "network.classID");
-  (network?.priorities ?? []).forEach(({ name, priority }, index) => {
-    put("net_prio", "ifpriomap", `${name} ${priority}`, `network.priorities[${index}]`);
-  });
-  for (const device in rdma ?? {}) put("rdma", "max", rdmaText(device, rdma?.[device] ?? {}), `rdma[${device}]`);
-  return limits;
-}
-
-/** rdma.max, the same in v1 and v2: "mlx4_0 hca_handle=2 hca_object=max". */
-export function rdmaText(device: string, limits: { hcaHandles?: number; hcaObjects?: number }): string {
-  return `${device} hca_handle=${limits.hcaHandles ?? "max"} hca_object=${limits.hcaObjects ?? "max"}`;
-}
-
-/** @throws OciboxError HOST for a limit whose controller is not there */
-export function limitsV1(b: Builder, plan: CgroupPlan, resources: Resources): void {
-  const directory = (controller: string, field: string): string => {
-    const found = plan.hierarchies.find((each) => each.options.some(([key]) => key === controller));
-    if (found !== undefined) return found.directory;
-    throw new OciboxError(
-      "HOST",
-      `linux.resources.${field} cannot be kept: this machine has no ${controller} controller of cgroup v1`,
+function memorySettings({ memory }: Resources, s: Settings, swapMayMiss: boolean): void {
+  if (memory === undefined) return;
+  if (memory.useHierarchy !== undefined)
+    s.add("memory", "memory.use_hierarchy", memory.useHierarchy ? 1 : 0, "memory.useHierarchy");
+  if (memory.limit) s.add("memory", "memory.limit_in_bytes", memory.limit, "memory.limit");
+  // No limit of memory is one of memory and swap neither, which otherwise could not be smaller.
+  const swap = memory.swap || (memory.limit === -1 ? -1 : undefined);
+  if (swap !== undefined)
+    // Where the kernel does not count swap there is no such file, and no limit.
+    s.add(
+      "memory",
+      "memory.memsw.limit_in_bytes",
+      swap,
+      "memory.swap",
+      swapMayMiss || swap < 0 ? { absent: ["ENOENT", "EACCES"] } : {},
     );
-  };
-  for (const { controller, file, value, field, optional } of limitsOfV1(resources)) {
-    b.p.field(`linux.resources.${field}`);
-    b.write(AT_FDCWD, `${directory(controller, field)}/${file}`, value, ...(optional ?? []));
-  }
-  const devices = plan.hierarchies.find((each) => each.options.some(([key]) => key === "devices"));
-  if (devices !== undefined && resources.devices !== undefined)
-    writeDevices(b, devices.directory, resources.devices);
+  if (memory.reservation) s.add("memory", "memory.soft_limit_in_bytes", memory.reservation, "memory.reservation");
+  if (memory.kernel) s.add("memory", "memory.kmem.limit_in_bytes", memory.kernel, "memory.kernel");
+  if (memory.kernelTCP) s.add("memory", "memory.kmem.tcp.limit_in_bytes", memory.kernelTCP, "memory.kernelTCP");
+  if (memory.swappiness !== undefined) s.add("memory", "memory.swappiness", memory.swappiness, "memory.swappiness");
+  if (memory.disableOOMKiller !== undefined)
+    s.add("memory", "memory.oom_control", memory.disableOOMKiller ? 1 : 0, "memory.disableOOMKiller");
+}
+
+/** The BFQ scheduler has files of its own; those without "bfq" were CFQ's, which Linux 5.0 dropped. */
+function weightSettings({ blockIO }: Resources, s: Settings): void {
+  if (blockIO === undefined) return;
+  const weight = (file: string, text: string, path: string): void =>
+    s.add("blkio", `blkio.${file}`, text, path, { instead: { file: `blkio.bfq.${file}`, text } });
+  if (blockIO.weight) weight("weight", String(blockIO.weight), "blockIO.weight");
+  if (blockIO.leafWeight) s.add("blkio", "blkio.leaf_weight", blockIO.leafWeight, "blockIO.leafWeight");
+  (blockIO.weightDevice ?? []).forEach((each, index) => {
+    const device = `${each.major}:${each.minor}`;
+    const path = `blockIO.weightDevice[${index}]`;
+    if (each.weight) weight("weight_device", `${device} ${each.weight}`, path);
+    if (each.leafWeight) s.add("blkio", "blkio.leaf_weight_device", `${device} ${each.leafWeight}`, path);
+  });
+}
+
+function otherSettings(resources: Resources, s: Settings): void {
+  (resources.hugepageLimits ?? []).forEach(({ pageSize, limit }, index) => {
+    const path = `hugepageLimits[${index}]`;
+    s.add("hugetlb", `hugetlb.${pageSize}.limit_in_bytes`, limit, path);
+    s.add("hugetlb", `hugetlb.${pageSize}.rsvd.limit_in_bytes`, limit, path, { absent: ["ENOENT"] });
+  });
+  const { network, pids } = resources;
+  if (network?.classID) s.add("net_cls", "net_cls.classid", network.classID, "network.classID");
+  (network?.priorities ?? []).forEach(({ name, priority }, index) => {
+    s.add("net_prio", "net_prio.ifpriomap", `${name} ${priority}`, `network.priorities[${index}]`);
+  });
+  if (pids?.limit !== undefined) s.add("pids", "pids.max", pids.limit === 0 ? "max" : orMax(pids.limit), "pids.limit");
+}
+
+/**
+ * All of linux.resources but the devices, in the order in which a new cgroup takes them.
+ * @param swapMayMiss a limit of swap is left out where the kernel does not count swap
+ * @throws OciboxError INVALID, UNSUPPORTED naming the field
+ */
+export function settingsV1(resources: Resources, swapMayMiss = false): Setting[] {
+  const s = new Settings();
+  checkResources(resources, s);
+  for (const key in resources.unified)
+    s.refuse(`unified[${key}]`, "this host has cgroup v1, where there is nothing to write it to");
+  cpuSettings(resources, s);
+  memorySettings(resources, s, swapMayMiss);
+  weightSettings(resources, s);
+  throttleSettings(resources, s, "v1");
+  otherSettings(resources, s);
+  rdmaSettings(resources, s);
+  return s.all;
 }

@@ -1,157 +1,126 @@
-/** linux.resources for cgroup v2: Documentation/admin-guide/cgroup-v2.rst; values of v1 are converted as runc does. */
-import { AT_FDCWD, O } from "../../../ffi/constants.ts";
-import type { BlockIo, MemoryResources, Resources } from "../../spec/runtime.ts";
-import { OciboxError } from "../../errors.ts";
-import type { Builder } from "../builder.ts";
-import { type Limit, rdmaText } from "./v1.ts";
+/** linux.resources for cgroup v2: Documentation/admin-guide/cgroup-v2.rst. runtime-spec speaks of v1; here it is converted. */
+import type { Resources } from "../../spec/runtime.ts";
+import { checkResources, orMax, rdmaSettings, type Setting, Settings, throttleSettings } from "./settings.ts";
+
+/** cpu.shares (2 to 262144) as cpu.weight (1 to 10000), as runc and crun reckon it. */
+export function weightOfShares(shares: number): number {
+  const within = Math.min(Math.max(shares, 2), 262_144);
+  return 1 + Math.floor(((within - 2) * 9999) / 262_142);
+}
+
+/** blkio.weight (10 to 1000) as io.weight (1 to 10000). */
+export function ioWeightOf(weight: number): number {
+  return 1 + Math.floor(((Math.min(Math.max(weight, 10), 1000) - 10) * 9999) / 990);
+}
 
 /**
- * Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default): a curve through the three points, as
- * runc 1.3 and later have it.
+ * v2 counts swap by itself, runtime-spec memory and swap together.
+ * @returns bytes or "max"; undefined where nothing was asked for
  */
-export function weightOfShares(shares: number): number {
-  if (shares <= 2) return 1;
-  if (shares >= 262_144) return 10_000;
-  const log = Math.log2(shares);
-  return Math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34));
-}
-
-/** 10 to 1000 of v1 as 1 to 10000 of v2. */
-export function ioWeight(weight: number): number {
-  return 1 + Math.floor(((weight - 10) * 9999) / 990);
-}
-
-function max(value: number): string {
-  return value < 0 ? "max" : String(value);
-}
-
-/** v2 counts swap alone, the specification memory and swap together. */
-function swapOf({ limit, swap }: MemoryResources): string | undefined {
-  if (swap === undefined || swap === 0) return undefined;
+function swapOf(swap: number | undefined, limit: number | undefined, s: Settings): string | undefined {
+  if (limit === -1 && !swap) return "max";
+  if (!swap) return undefined;
   if (swap < 0) return "max";
-  if (limit === undefined || limit === 0 || limit < 0)
-    throw new OciboxError("INVALID", "linux.resources.memory.swap cannot be set without memory.limit on cgroup v2");
-  if (swap < limit)
-    throw new OciboxError("INVALID", `linux.resources.memory.swap is ${swap}, and less than memory.limit`);
-  return String(swap - limit);
+  if (limit === -1) return orMax(swap);
+  if (!limit) s.invalid("memory.swap", "cgroup v2 counts swap alone: it can be reckoned only with memory.limit");
+  return orMax(swap - limit);
 }
 
-const throttles = {
-  throttleReadBpsDevice: "rbps",
-  throttleWriteBpsDevice: "wbps",
-  throttleReadIOPSDevice: "riops",
-  throttleWriteIOPSDevice: "wiops",
-} as const;
-
-function blockIo(blockIO: BlockIo): Limit[] {
-  const limits: Limit[] = [];
-  if (blockIO.weight !== undefined && blockIO.weight !== 0)
-    limits.push({
-      controller: "io",
-      file: "io.weight",
-      value: `default ${ioWeight(blockIO.weight)}`,
-      field: "blockIO.weight",
-    });
-  (blockIO.weightDevice ?? []).forEach(({ major, minor, weight }, index) => {
-    if (weight !== undefined)
-      limits.push({
-        controller: "io",
-        file: "io.weight",
-        value: `${major}:${minor} ${ioWeight(weight)}`,
-        field: `blockIO.weightDevice[${index}]`,
-      });
-  });
-  for (const key in throttles) {
-    const name = key as keyof typeof throttles;
-    (blockIO[name] ?? []).forEach(({ major, minor, rate }, index) => {
-      const value = `${major}:${minor} ${throttles[name]}=${rate === 0 ? "max" : rate}`;
-      limits.push({ controller: "io", file: "io.max", value, field: `blockIO.${name}[${index}]` });
-    });
+function cpuSettings({ cpu }: Resources, s: Settings): void {
+  if (cpu === undefined) return;
+  if (cpu.realtimePeriod) s.refuse("cpu.realtimePeriod", "cgroup v2 has no limits of realtime");
+  if (cpu.realtimeRuntime) s.refuse("cpu.realtimeRuntime", "cgroup v2 has no limits of realtime");
+  if (cpu.shares) s.add("cpu", "cpu.weight", weightOfShares(cpu.shares), "cpu.shares");
+  if (cpu.idle !== undefined)
+    s.add("cpu", "cpu.idle", cpu.idle, "cpu.idle", cpu.idle === 0 ? { absent: ["ENOENT"] } : {});
+  if (cpu.quota || cpu.period) {
+    const quota = cpu.quota !== undefined && cpu.quota > 0 ? String(cpu.quota) : "max";
+    s.add("cpu", "cpu.max", cpu.period ? `${quota} ${cpu.period}` : quota, cpu.quota ? "cpu.quota" : "cpu.period");
   }
-  return limits;
+  if (cpu.burst !== undefined)
+    s.add("cpu", "cpu.max.burst", cpu.burst, "cpu.burst", cpu.burst === 0 ? { absent: ["ENOENT"] } : {});
+  if (cpu.cpus) s.add("cpuset", "cpuset.cpus", cpu.cpus, "cpu.cpus");
+  if (cpu.mems) s.add("cpuset", "cpuset.mems", cpu.mems, "cpu.mems");
 }
 
-/** Every value of linux.resources but the devices. */
-export function limitsOfV2(resources: Resources): Limit[] {
-  const limits: Limit[] = [];
-  const put = (controller: string, file: string, value: number | string | undefined, field: string): void => {
-    if (value !== undefined) limits.push({ controller, file: `${controller}.${file}`, value: String(value), field });
-  };
-  const { memory, cpu, pids, hugepageLimits, rdma, unified } = resources;
-  if (pids?.limit !== undefined) put("pids", "max", pids.limit > 0 ? pids.limit : "max", "pids.limit");
-  if (memory !== undefined) {
-    if (memory.limit !== undefined && memory.limit !== 0) put("memory", "max", max(memory.limit), "memory.limit");
-    const swap = swapOf(memory);
-    if (swap !== undefined)
-      limits.push({
-        controller: "memory",
-        file: "memory.swap.max",
-        value: swap,
-        field: "memory.swap",
-        optional: ["ENOENT"],
-      });
-    if (memory.reservation !== undefined && memory.reservation !== 0)
-      put("memory", "low", max(memory.reservation), "memory.reservation");
-  }
-  if (cpu !== undefined) {
-    put("cpu", "idle", cpu.idle, "cpu.idle");
-    if (cpu.shares !== undefined && cpu.shares !== 0 && cpu.idle !== 1)
-      put("cpu", "weight", weightOfShares(cpu.shares), "cpu.shares");
-    if ((cpu.quota ?? 0) !== 0 || (cpu.period ?? 0) !== 0) {
-      const quota = cpu.quota !== undefined && cpu.quota > 0 ? String(cpu.quota) : "max";
-      put("cpu", "max", `${quota} ${cpu.period || 100_000}`, cpu.quota === undefined ? "cpu.period" : "cpu.quota");
-    }
-    put("cpu", "max.burst", cpu.burst, "cpu.burst");
-    put("cpuset", "cpus", cpu.cpus === "" ? undefined : cpu.cpus, "cpu.cpus");
-    put("cpuset", "mems", cpu.mems === "" ? undefined : cpu.mems, "cpu.mems");
-  }
-  if (resources.blockIO !== undefined) limits.push(...blockIo(resources.blockIO));
-  (hugepageLimits ?? []).forEach(({ pageSize, limit }, index) => {
-    put("hugetlb", `${pageSize}.max`, limit, `hugepageLimits[${index}]`);
+function memorySettings({ memory }: Resources, s: Settings, swapMayMiss: boolean): void {
+  if (memory === undefined) return;
+  if (memory.kernel !== undefined && memory.kernel > 0)
+    s.refuse("memory.kernel", "cgroup v2 counts the kernel's memory with all other");
+  if (memory.kernelTCP !== undefined && memory.kernelTCP > 0)
+    s.refuse("memory.kernelTCP", "cgroup v2 counts the kernel's memory with all other");
+  if (memory.swappiness !== undefined) s.refuse("memory.swappiness", "cgroup v2 has no swappiness of its own");
+  if (memory.disableOOMKiller === true)
+    s.refuse("memory.disableOOMKiller", "cgroup v2 cannot do without the OOM killer");
+  if (memory.useHierarchy === false) s.refuse("memory.useHierarchy", "cgroup v2 is always hierarchical");
+  const swap = swapOf(memory.swap, memory.limit, s);
+  // No such file where the kernel does not count swap: then it is not limited, and there may be none.
+  if (swap !== undefined)
+    s.add(
+      "memory",
+      "memory.swap.max",
+      swap,
+      "memory.swap",
+      swapMayMiss || swap === "max" || swap === "0" ? { absent: ["ENOENT"] } : {},
+    );
+  if (memory.limit) s.add("memory", "memory.max", orMax(memory.limit), "memory.limit");
+  if (memory.reservation) s.add("memory", "memory.low", orMax(memory.reservation), "memory.reservation");
+}
+
+/** The BFQ scheduler has its own file, with v1's numbers; io.weight is of the io.cost controller. */
+function weightSettings({ blockIO }: Resources, s: Settings): void {
+  if (blockIO === undefined) return;
+  if (blockIO.leafWeight) s.refuse("blockIO.leafWeight", "cgroup v2 has no leaf weight");
+  if (blockIO.weight)
+    s.add("io", "io.bfq.weight", blockIO.weight, "blockIO.weight", {
+      instead: { file: "io.weight", text: `default ${ioWeightOf(blockIO.weight)}` },
+    });
+  (blockIO.weightDevice ?? []).forEach(({ major, minor, weight, leafWeight }, index) => {
+    const path = `blockIO.weightDevice[${index}]`;
+    if (leafWeight) s.refuse(`${path}.leafWeight`, "cgroup v2 has no leaf weight");
+    if (!weight) return;
+    s.add("io", "io.bfq.weight", `${major}:${minor} ${weight}`, path, {
+      instead: { file: "io.weight", text: `${major}:${minor} ${ioWeightOf(weight)}` },
+    });
   });
-  for (const device in rdma ?? {}) put("rdma", "max", rdmaText(device, rdma?.[device] ?? {}), `rdma[${device}]`);
-  for (const file in unified ?? {}) {
-    if (file.includes("/") || !file.includes("."))
-      throw new OciboxError("INVALID", `linux.resources.unified: ${JSON.stringify(file)} is no file of a cgroup`);
+}
+
+function otherSettings(resources: Resources, s: Settings): void {
+  (resources.hugepageLimits ?? []).forEach(({ pageSize, limit }, index) => {
+    const path = `hugepageLimits[${index}]`;
+    s.add("hugetlb", `hugetlb.${pageSize}.max`, limit, path);
+    s.add("hugetlb", `hugetlb.${pageSize}.rsvd.max`, limit, path, { absent: ["ENOENT"] });
+  });
+  const { network, pids } = resources;
+  if (network?.classID) s.refuse("network.classID", "cgroup v2 has no net_cls controller");
+  if ((network?.priorities ?? []).length > 0) s.refuse("network.priorities", "cgroup v2 has no net_prio controller");
+  if (pids?.limit !== undefined) s.add("pids", "pids.max", pids.limit === 0 ? "max" : orMax(pids.limit), "pids.limit");
+}
+
+/** Whatever the configuration wants written. The kernel reads one line a write, where a file has several. */
+function unifiedSettings({ unified }: Resources, s: Settings): void {
+  for (const file in unified) {
+    const path = `unified[${file}]`;
+    if (!/^[A-Za-z0-9_]+(?:\.[A-Za-z0-9_-]+)+$/.test(file)) s.invalid(path, "this is no name of a file in a cgroup");
     const controller = file.slice(0, file.indexOf("."));
-    limits.push({ controller, file, value: unified?.[file] ?? "", field: `unified[${file}]` });
-  }
-  return limits;
-}
-
-/** Hands every controller down to the container's cgroup, from the root on: cgroup-v2.rst, "Controlling Controllers". */
-export function enableControllers(b: Builder, directory: string): void {
-  const { p } = b;
-  const parts = directory.split("/").slice(4);
-  let above = directory.split("/").slice(0, 4).join("/");
-  for (const part of parts) {
-    p.field(`the controllers of ${above}`);
-    const done = p.newLabel(`controllers of ${above}`);
-    const errnos = ["ENOENT", "EACCES", "EPERM", "EROFS"] as const;
-    const file = p
-      .orElse(done, ...errnos)
-      .openat(AT_FDCWD, `${above}/cgroup.subtree_control`, O.O_WRONLY | O.O_CLOEXEC, 0);
-    // One by one: a controller that is not there, or that has processes beside it, does not stand in another's way.
-    for (const name of ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"])
-      p.tolerate("ENOENT", "EINVAL", "EBUSY", "EPERM", "EACCES", "EOPNOTSUPP").write(file, `+${name}`, name.length + 1);
-    b.close(file);
-    p.place(done);
-    above = `${above}/${part}`;
+    for (const text of (unified[file] ?? "").split("\n")) if (text !== "") s.add(controller, file, text, path);
   }
 }
 
-/** @param enabled whether the controllers have been handed down already */
-export function limitsV2(b: Builder, directory: string, resources: Resources, enabled: boolean): void {
-  const { p } = b;
-  const limits = limitsOfV2(resources);
-  const top = directory.split("/").slice(0, 4).join("/");
-  for (const controller of enabled ? [] : new Set(limits.map((each) => each.controller))) {
-    p.field(`the ${controller} controller`);
-    const errnos = ["ENOENT", "EACCES", "EPERM", "EROFS"] as const;
-    b.write(AT_FDCWD, `${top}/cgroup.subtree_control`, `+${controller}`, ...errnos);
-  }
-  for (const { file, value, field, optional } of limits) {
-    p.field(`linux.resources.${field}`);
-    b.write(AT_FDCWD, `${directory}/${file}`, value, ...(optional ?? []));
-  }
+/**
+ * All of linux.resources but the devices, in the order in which a new cgroup takes them; `unified` has the last word.
+ * @param swapMayMiss a limit of swap is left out where the kernel does not count swap
+ * @throws OciboxError INVALID, UNSUPPORTED naming the field
+ */
+export function settingsV2(resources: Resources, swapMayMiss = false): Setting[] {
+  const s = new Settings();
+  checkResources(resources, s);
+  cpuSettings(resources, s);
+  memorySettings(resources, s, swapMayMiss);
+  weightSettings(resources, s);
+  throttleSettings(resources, s, "v2");
+  otherSettings(resources, s);
+  rdmaSettings(resources, s);
+  unifiedSettings(resources, s);
+  return s.all;
 }

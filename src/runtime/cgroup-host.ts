@@ -1,0 +1,57 @@
+/** Which hierarchies of cgroups this host has, and where ocibox is in them: cgroups(7), proc_pid_cgroup(5). */
+import { AT, AT_FDCWD } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
+import { readText } from "../../ffi/files.ts";
+import { type CgroupHost, cgroupIn, directoryOf, type Hierarchy } from "../plan/cgroups/paths.ts";
+import type { CgroupMode } from "../plan/facts.ts";
+
+const mountPoint = "/sys/fs/cgroup";
+const W_OK = 2;
+
+function exists(path: string): boolean {
+  return attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
+}
+
+function writable(path: string): boolean {
+  return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
+}
+
+/** /proc/PID/cgroup: the path by the hierarchy's name. */
+export function cgroupsOfProcess(pid: number | "self"): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const line of (readText(`/proc/${pid}/cgroup`) ?? "").split("\n")) {
+    const [number, name, ...path] = line.split(":");
+    if (name !== undefined && number !== undefined) found.set(name, path.join(":"));
+  }
+  return found;
+}
+
+/** Where a hierarchy of v1 is mounted: its own name, or one that links to it. */
+function placeOf(name: string): string | undefined {
+  const short = name.replace(/^name=/, "");
+  return [short, ...short.split(",")].map((each) => `${mountPoint}/${each}`).find((each) => exists(`${each}/tasks`));
+}
+
+/** All hierarchies that are mounted. @param mode of the host, found out before */
+export function cgroupHost(mode: CgroupMode): CgroupHost {
+  const own = cgroupsOfProcess("self");
+  const hierarchies: Hierarchy[] = [];
+  if (mode === "v2") {
+    const hierarchy = { name: "", mount: mountPoint, own: own.get("") ?? "/" };
+    const controllers = (readText(`${mountPoint}/cgroup.controllers`) ?? "").split(/\s+/).filter((each) => each !== "");
+    const beside = directoryOf(cgroupIn(hierarchy, undefined, "x"));
+    return {
+      mode,
+      hierarchies: [hierarchy],
+      controllers,
+      writable: writable(beside.slice(0, beside.lastIndexOf("/"))),
+    };
+  }
+  for (const [name, path] of own) {
+    const mount = name === "" ? `${mountPoint}/unified` : placeOf(name);
+    if (mount === undefined || (name === "" && !exists(`${mount}/cgroup.procs`))) continue;
+    hierarchies.push({ name, mount, own: path });
+  }
+  const [first] = hierarchies;
+  return { mode, hierarchies, controllers: [], writable: first !== undefined && writable(first.mount + first.own) };
+}

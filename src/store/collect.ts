@@ -1,0 +1,127 @@
+/**
+ * Removing: names from images, and what no name and no container needs from the disk. Deletion is a rename into
+ * ROOT/trash, which anybody may empty at any time.
+ */
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { namesIn, readText } from "../../ffi/files.ts";
+import { OciboxError } from "../errors.ts";
+import { removeTree } from "../layer/remove-tree.ts";
+import { type ChainId, type Digest, hexOf } from "../spec/digest.ts";
+import { refName, type Store, type StoredImage } from "./store.ts";
+
+/** What a container's record says that it needs. */
+interface InUse {
+  readonly id: string;
+  readonly manifestDigest?: Digest;
+  readonly layers?: readonly ChainId[];
+}
+
+/** Every container's needs. */
+function containersUsing(store: Store): InUse[] {
+  const found: InUse[] = [];
+  for (const id of namesIn(`${store.root}/containers`)) {
+    const text = readText(`${store.root}/containers/${id}/container.json`);
+    if (text === undefined) continue;
+    try {
+      found.push({ ...(JSON.parse(text) as object), id });
+    } catch {
+      // a folder that a killed command has left unfinished
+    }
+  }
+  return found;
+}
+
+interface RemoveOptions {
+  readonly force: boolean;
+}
+
+/**
+ * Takes a name from an image, and with the last name the image; then what nothing needs any more.
+ * @param word as Store.find takes it
+ * @returns lines to print, as docker's: "Untagged: …", "Deleted: …"
+ * @throws OciboxError NOT_FOUND; IN_USE where a container was made of it, or where it has names in several repositories
+ */
+export async function removeImage(store: Store, word: string, options: RemoveOptions): Promise<string[]> {
+  const image = store.find(word);
+  if (image === undefined)
+    throw new OciboxError("NOT_FOUND", `there is no image "${word}"`, { hint: "see: ocibox images" });
+  const { digest } = image.manifestDescriptor;
+  if (!store.readIndex().manifests.some((each) => each.digest === digest))
+    throw new OciboxError("STORE", `the image "${word}" is in a store that is only read, not in "${store.root}"`);
+  const byName = image.names.includes(word) && image.names.length > 1;
+  const user = containersUsing(store).find((each) => each.manifestDigest === digest);
+  if (!byName && user !== undefined && !options.force)
+    throw new OciboxError("IN_USE", `the image "${word}" is used by the container ${user.id.slice(0, 12)}`, {
+      hint: `remove that first, with: ocibox rm ${user.id.slice(0, 12)}`,
+    });
+  if (!image.names.includes(word) && image.names.length > 1 && !options.force)
+    throw new OciboxError("IN_USE", `the image "${word}" has ${image.names.length} names: ${image.names.join(", ")}`, {
+      hint: "remove them one by one, or all of them with: ocibox rmi -f",
+    });
+  const names = byName ? [word] : image.names;
+  store.changeIndex((manifests) =>
+    manifests.filter((each) => each.digest !== digest || (byName && each.annotations?.[refName] !== word)),
+  );
+  const lines = names.map((name) => `Untagged: ${name}`);
+  if (!byName) lines.push(`Deleted: ${image.configDigest}`);
+  await collect(store);
+  return lines;
+}
+
+/** What must stay: hexadecimal digits of blobs and of layers. */
+function needed(store: Store, images: readonly StoredImage[]): { blobs: Set<string>; layers: Set<string> } {
+  const blobs = new Set<string>();
+  const layers = new Set<string>();
+  for (const image of images) {
+    blobs.add(hexOf(image.manifestDescriptor.digest));
+    blobs.add(hexOf(image.configDigest));
+    if (image.indexDigest !== undefined) blobs.add(hexOf(image.indexDigest));
+    for (const layer of image.layers) {
+      blobs.add(hexOf(layer.descriptor.digest));
+      layers.add(hexOf(layer.chainId));
+    }
+  }
+  for (const user of containersUsing(store)) for (const chainId of user.layers ?? []) layers.add(hexOf(chainId));
+  return { blobs, layers };
+}
+
+/**
+ * Removes blobs and layers that no name and no container needs. Where something is just being pulled or started it is
+ * left to another time, and where an image cannot be read nobody knows what it needs: then only the trash goes.
+ */
+async function collect(store: Store): Promise<void> {
+  {
+    using lock = await store.lockAll("exclusive", 5_000);
+    if (lock === undefined) return;
+    const { images, damaged } = store.inventory();
+    if (damaged.length === 0) {
+      const { blobs, layers } = needed(store, images);
+      discard(store, "image/blobs/sha256", blobs);
+      discard(store, "layers", layers);
+    }
+    // Plans of images that may be gone: they are compiled again.
+    discard(store, "plans", new Set());
+  }
+  emptyTrash(store);
+}
+
+/** Into the trash by a rename, so that no half of it is ever found where it was. */
+function discard(store: Store, directory: string, keep: ReadonlySet<string>): void {
+  for (const name of namesIn(`${store.root}/${directory}`)) if (!keep.has(name)) toTrash(store, `${directory}/${name}`);
+}
+
+/** @param path below ROOT */
+function toTrash(store: Store, path: string): void {
+  const trash = `${store.root}/trash/${crypto.getRandomValues(new Uint8Array(12)).toHex()}`;
+  attempt("renameat2", AT_FDCWD, `${store.root}/${path}`, AT_FDCWD, trash, 0);
+}
+
+/** Anybody may, at any time. */
+function emptyTrash(store: Store): void {
+  const fd = attempt("openat", AT_FDCWD, `${store.root}/trash`, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
+  if (fd < 0) return;
+  using trash = new OwnedFd(fd);
+  for (const name of namesIn(`${store.root}/trash`)) removeTree(trash.fd, name);
+}
