@@ -14,6 +14,10 @@ const commands: Readonly<Record<string, () => Promise<{ command: (globals: Globa
   pull: () => import("./cli/pull.ts"),
   images: () => import("./cli/images.ts"),
   rmi: () => import("./cli/rmi.ts"),
+  tag: () => import("./cli/tag.ts"),
+  history: () => import("./cli/history.ts"),
+  save: () => import("./cli/save.ts"),
+  load: () => import("./cli/load.ts"),
   inspect: () => import("./cli/inspect.ts"),
   ps: () => import("./cli/ps.ts"),
   rm: () => import("./cli/rm.ts"),
@@ -80,11 +84,21 @@ async function main(argv: readonly string[]): Promise<number> {
     return word === undefined ? 125 : 0;
   }
   const load = Object.hasOwn(commands, word) ? commands[word] : undefined;
-  if (load === undefined) return unknownCommand(word);
+  if (load === undefined) {
+    const { expandGroup } = await import("./cli/groups.ts");
+    const expanded = expandGroup(rest, Object.keys(commands));
+    return expanded === undefined ? unknownCommand(word) : call(expanded, globals);
+  }
+  return call(rest, globals);
+}
+
+async function call([word = "", ...words]: readonly string[], globals: Globals): Promise<number> {
   // Together, as this is the way that has to be short: each import() by itself costs a tenth of a millisecond.
-  if (word === "run") return (await import("./cli/call-run.ts")).callRun(globals, rest.slice(1));
+  if (word === "run") return (await import("./cli/call-run.ts")).callRun(globals, words);
   const { callCommand } = await import("./cli/call.ts");
-  return callCommand((await load()).command(globals), word, rest.slice(1));
+  const load = commands[word];
+  if (load === undefined) return unknownCommand(word);
+  return callCommand((await load()).command(globals), word, words);
 }
 
 let debug = false;

@@ -885,8 +885,38 @@ static int entry_of_top(i64 top, i64 unused, const struct dirent *entry) {
   return result >= 0;
 }
 
+/* A cgroup and those below it: their files come and go with them. cgroups(7), "Removing a cgroup" */
+static i64 remove_cgroup(i64 parent, const char *name, int depth) {
+  char buffer[1024] __attribute__((aligned(8)));
+  i64 result = -EBUSY;
+  for (int tries = 0; tries < 200; tries++) { /* it is busy for a moment after its last process has ended */
+    result = sys_3(__NR_unlinkat, parent, A(name), AT_REMOVEDIR);
+    if (result != -EBUSY || depth == 0) return result;
+    i64 fd = open_inside(parent, name), got;
+    if (fd < 0) return fd;
+    while ((got = sys_3(__NR_getdents64, fd, A(buffer), sizeof buffer)) > 0 && got <= (i64)sizeof buffer) {
+      for (i64 at = 0; at + 19 < got;) {
+        const struct dirent *entry = (const struct dirent *)(buffer + at);
+        if (entry->length < 20 || at + entry->length > got) break;
+        at += entry->length;
+        if (entry->type == DT_DIR && entry->name[0] != '.') remove_cgroup(fd, entry->name, depth - 1);
+      }
+    }
+    sys_1(__NR_close, fd);
+    sleep_ms(1);
+  }
+  return result;
+}
+
+static int is_cgroup(i64 dirfd) {
+  i64 stat[15]; /* struct statfs: f_type first */
+  if (sys_2(__NR_fstatfs, dirfd, A(stat)) < 0) return 0;
+  return stat[0] == 0x27e0eb || stat[0] == 0x63677270;
+}
+
 static i64 remove_in(i64 parent, const char *name) {
   static char buffer[16384] __attribute__((aligned(8)));
+  if (is_cgroup(parent)) return remove_cgroup(parent, name, 32);
   i64 result = sys_3(__NR_unlinkat, parent, A(name), 0);
   if (result == 0 || result == -ENOENT) return 0;
   result = sys_3(__NR_unlinkat, parent, A(name), AT_REMOVEDIR);

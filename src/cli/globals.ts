@@ -16,7 +16,8 @@ export interface Places {
   readonly state: string;
 }
 
-function absolute(path: string, what: string): string {
+/** A path from the root on, without dots. */
+export function absolute(path: string, what: string): string {
   if (path.includes("\0")) throw new OciboxError("USAGE", `${what} has a NUL in it`);
   const full = path.startsWith("/") ? path : `${process.cwd()}/${path}`;
   const parts: string[] = [];

@@ -1,34 +1,21 @@
 import { familiar, parseReference } from "../reference/reference.ts";
-import { openStore, type StoredImage } from "../store/store.ts";
+import { formatOption, printListing } from "./format.ts";
 import type { Globals } from "./globals.ts";
+import { type ImageRow, imageRows, readFilters } from "./image-rows.ts";
+import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
-import { ago, humanSize, print, table } from "./output.ts";
-import { tidied } from "./tidied.ts";
+import { print } from "./output.ts";
 
-interface Row {
-  readonly repository: string;
-  readonly tag: string;
-  readonly digest: string;
-  readonly id: string;
-  readonly created: string;
-  readonly size: number;
-}
-
-function rowsOf(image: StoredImage): Row[] {
-  const size = image.layers.reduce((sum, layer) => sum + layer.descriptor.size, 0);
-  const common = {
-    digest: image.indexDigest ?? image.manifestDescriptor.digest,
-    id: image.configDigest,
-    created: image.config.created ?? "",
-    size,
-  };
-  if (image.names.length === 0) return [{ ...common, repository: "<none>", tag: "<none>" }];
-  return image.names.map((name) => {
-    const reference = parseReference(name);
-    const short = familiar(reference);
-    const cut = reference.tag === undefined ? short.indexOf("@") : short.lastIndexOf(`:${reference.tag}`);
-    return { ...common, repository: cut < 0 ? short : short.slice(0, cut), tag: reference.tag ?? "<none>" };
-  });
+/** NAME as `images NAME` takes it: a repository, with a tag, or a pattern of either. */
+function nameTest(wanted: string): (row: ImageRow) => boolean {
+  if (/[*?[]/.test(wanted)) {
+    const glob = new Bun.Glob(wanted);
+    return (row) => glob.match(row.Repository) || glob.match(`${row.Repository}:${row.Tag}`);
+  }
+  const only = familiar(parseReference(wanted));
+  const repository = only.slice(0, only.lastIndexOf(":"));
+  const tagged = wanted.lastIndexOf(":") > wanted.lastIndexOf("/");
+  return (row) => (tagged ? `${row.Repository}:${row.Tag}` === only : row.Repository === repository);
 }
 
 export function command(globals: Globals): Command {
@@ -36,48 +23,47 @@ export function command(globals: Globals): Command {
     def: {
       meta: { name: "images", description: "List the images in the store" },
       args: {
+        all: { type: "boolean", alias: "a", description: "As docker's; there are no intermediate images to hide" },
         quiet: { type: "boolean", alias: "q", description: "Only ids" },
         digests: { type: "boolean", description: "Also digests" },
         "no-trunc": { type: "boolean", description: "Whole ids" },
-        format: {
-          type: "enum",
-          options: ["table", "json"],
-          default: "table",
-          description: "table, or json: one object a line",
+        filter: {
+          type: "string",
+          alias: "f",
+          repeat: true,
+          valueHint: "KEY=VALUE",
+          description: "dangling=, reference=, label=, before=, since=, until=",
         },
+        format: formatOption,
         NAME: { type: "positional", required: false, description: "Only images of this name" },
       },
     },
     words: [0, 1],
     run(given) {
-      const store = openStore(tidied(globals).root);
-      const wanted = given.words[0];
-      const only = wanted === undefined ? undefined : familiar(parseReference(wanted));
-      const rows = store
-        .list()
-        .flatMap(rowsOf)
-        .filter((row) => only === undefined || row.repository === wanted || `${row.repository}:${row.tag}` === only)
-        .sort((a, b) => (a.created < b.created ? 1 : -1));
-      const id = (row: Row): string => (given.flag("no-trunc") ? row.id : row.id.slice(7, 19));
+      const store = openStoreOf(globals);
+      const [wanted] = given.words;
+      const named = wanted === undefined ? () => true : nameTest(wanted);
+      const among = ["dangling", "reference", "label", "before", "since", "until"];
+      const test = readFilters(given.all("filter"), store, among);
+      const rows = imageRows(store.list(), { whole: given.flag("no-trunc"), test }).filter(named);
       if (given.flag("quiet")) {
-        for (const each of new Set(rows.map(id))) print(each);
+        for (const each of new Set(rows.map((row) => row.ID))) print(each);
         return 0;
       }
-      if (given.text("format") === "json") {
-        for (const row of rows) print(JSON.stringify(row));
-        return 0;
-      }
-      const now = new Date();
-      const digests = given.flag("digests");
-      const cells = rows.map((row) => [
-        row.repository,
-        row.tag,
-        ...(digests ? [row.digest] : []),
-        id(row),
-        row.created === "" ? "" : ago(new Date(row.created), now),
-        humanSize(row.size),
-      ]);
-      print(table(["REPOSITORY", "TAG", ...(digests ? ["DIGEST"] : []), "IMAGE ID", "CREATED", "SIZE"], cells));
+      printListing(
+        {
+          rows,
+          columns: [
+            ["REPOSITORY", "Repository"],
+            ["TAG", "Tag"],
+            ...(given.flag("digests") ? [["DIGEST", "Digest"] as const] : []),
+            ["IMAGE ID", "ID"],
+            ["CREATED", "CreatedSince"],
+            ["SIZE", "Size"],
+          ],
+        },
+        given.text("format"),
+      );
       return 0;
     },
   };

@@ -1,21 +1,31 @@
 import { readText } from "../../ffi/files.ts";
 import { containerDirectory, findContainer } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
-import { familiar, familiarName, parseReference } from "../reference/reference.ts";
-import { openStore, type StoredImage } from "../store/store.ts";
+import { familiar, familiarName, isTransport, parseReference, type Reference } from "../reference/reference.ts";
+import { openStore, type Store, type StoredImage } from "../store/store.ts";
+import { printObjects } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
+import { anyImage } from "./load-image.ts";
 import type { Command } from "./options.ts";
-import { print } from "./output.ts";
 import { tidied } from "./tidied.ts";
 
-function imageShown(image: StoredImage): object {
+/** A name in pieces; other tools may have written one that is no reference. */
+function referenceOf(name: string): Reference[] {
+  try {
+    return [parseReference(name)];
+  } catch {
+    return [];
+  }
+}
+
+function imageShown(store: Store, image: StoredImage): object {
   const digest = image.indexDigest ?? image.manifestDescriptor.digest;
-  const repositories = image.names.map((name) => `${familiarName(parseReference(name))}@${digest}`);
+  const references = image.names.flatMap(referenceOf);
   return {
     Id: image.configDigest,
-    RepoTags: image.names.filter((name) => !name.includes("@")).map((name) => familiar(parseReference(name))),
-    RepoDigests: [...new Set(repositories)],
+    RepoTags: references.filter((each) => each.digest === undefined).map(familiar),
+    RepoDigests: [...new Set(references.map((each) => `${familiarName(each)}@${digest}`))],
     Digest: image.manifestDescriptor.digest,
     Created: image.config.created ?? "",
     Author: image.config.author ?? "",
@@ -25,6 +35,8 @@ function imageShown(image: StoredImage): object {
     Os: image.config.os,
     Size: image.layers.reduce((sum, layer) => sum + layer.descriptor.size, 0),
     RootFS: { Type: "layers", Layers: image.layers.map((layer) => layer.diffId) },
+    GraphDriver: { Name: "overlay", Data: { Lower: image.layers.map((layer) => store.layerPath(layer.chainId)) } },
+    Manifest: JSON.parse(new TextDecoder().decode(store.readBlob(image.manifestDescriptor.digest, 4 << 20))) as unknown,
   };
 }
 
@@ -54,25 +66,29 @@ export function command(globals: Globals): Command {
       meta: { name: "inspect", description: "Print all that is known of containers or images, as a JSON array" },
       args: {
         type: { type: "enum", options: ["container", "image"], description: "Look only among these" },
+        format: { type: "string", alias: "f", valueHint: "FORMAT", description: 'json, or a Go template: "{{.Id}}"' },
         NAME: { type: "positional", description: "Name, id or digest; more may follow" },
       },
     },
     words: [1, Number.POSITIVE_INFINITY],
-    run(given) {
+    async run(given) {
       const { root, state } = tidied(globals);
       const type = given.text("type");
       const store = openStore(root);
-      const shown = given.words.map((word) => {
+      const shown: object[] = [];
+      const look = async (word: string): Promise<object> => {
+        if (isTransport(word)) return imageShown(store, await anyImage(word, store));
         const container = type === "image" ? undefined : containerShown(root, state, word);
         if (container !== undefined) return container;
         const image = type === "container" ? undefined : store.find(imageWord(word));
-        if (image !== undefined) return imageShown(image);
+        if (image !== undefined) return imageShown(store, image);
         const what = type ?? "container or image";
         throw new OciboxError("NOT_FOUND", `there is no ${what} "${word}"`, {
           hint: "see: ocibox images, ocibox ps -a",
         });
-      });
-      print(JSON.stringify(shown, null, 2));
+      };
+      for (const word of given.words) shown.push(await look(word));
+      printObjects(shown, given.text("format"));
       return 0;
     },
   };

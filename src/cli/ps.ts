@@ -1,8 +1,9 @@
 import { type ContainerStatus, listContainers } from "../container/record.ts";
 import { familiar, parseReference } from "../reference/reference.ts";
+import { formatOption, printListing } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import type { Command } from "./options.ts";
-import { ago, print, table } from "./output.ts";
+import { ago, print } from "./output.ts";
 import { tidied } from "./tidied.ts";
 
 function statusOf(each: ContainerStatus): string {
@@ -18,6 +19,31 @@ function imageOf(each: ContainerStatus): string {
   }
 }
 
+interface ContainerRow {
+  readonly ID: string;
+  readonly Image: string;
+  readonly Command: string;
+  readonly CreatedAt: string;
+  readonly RunningFor: string;
+  readonly State: "running" | "exited" | "created";
+  readonly Status: string;
+  readonly Names: string;
+}
+
+function rowOf(each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
+  const line = JSON.stringify(each.command.join(" "));
+  return {
+    ID: whole ? each.id : each.id.slice(0, 12),
+    Image: imageOf(each),
+    Command: whole || line.length <= 22 ? line : `${line.slice(0, 20)}…"`,
+    CreatedAt: each.created,
+    RunningFor: ago(new Date(each.created), now),
+    State: each.running ? "running" : each.exitCode === undefined ? "created" : "exited",
+    Status: statusOf(each),
+    Names: each.name,
+  };
+}
+
 export function command(globals: Globals): Command {
   return {
     def: {
@@ -26,12 +52,7 @@ export function command(globals: Globals): Command {
         all: { type: "boolean", alias: "a", description: "Also those that have ended" },
         quiet: { type: "boolean", alias: "q", description: "Only ids" },
         "no-trunc": { type: "boolean", description: "Whole ids and commands" },
-        format: {
-          type: "enum",
-          options: ["table", "json"],
-          default: "table",
-          description: "table, or json: one object a line",
-        },
+        format: formatOption,
       },
     },
     words: [0, 0],
@@ -39,22 +60,21 @@ export function command(globals: Globals): Command {
       const { root, state } = tidied(globals);
       const shown = listContainers(root, state).filter((each) => each.running || given.flag("all"));
       const whole = given.flag("no-trunc");
-      const id = (each: ContainerStatus): string => (whole ? each.id : each.id.slice(0, 12));
-      if (given.flag("quiet")) {
-        for (const each of shown) print(id(each));
-        return 0;
-      }
-      if (given.text("format") === "json") {
-        for (const each of shown) print(JSON.stringify(each));
-        return 0;
-      }
       const now = new Date();
-      const rows = shown.map((each) => {
-        const line = JSON.stringify(each.command.join(" "));
-        const cut = whole || line.length <= 22 ? line : `${line.slice(0, 20)}…"`;
-        return [id(each), imageOf(each), cut, ago(new Date(each.created), now), statusOf(each), each.name];
-      });
-      print(table(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"], rows));
+      const rows = shown.map((each) => rowOf(each, whole, now));
+      if (given.flag("quiet")) {
+        for (const row of rows) print(row.ID);
+        return 0;
+      }
+      const columns = [
+        ["CONTAINER ID", "ID"],
+        ["IMAGE", "Image"],
+        ["COMMAND", "Command"],
+        ["CREATED", "RunningFor"],
+        ["STATUS", "Status"],
+        ["NAMES", "Names"],
+      ] as const;
+      printListing({ rows, columns }, given.text("format"));
       return 0;
     },
   };

@@ -10,6 +10,7 @@ import type { RunRequest } from "../container/furnish.ts";
 import { kindOfContainer, runContainer } from "../container/run.ts";
 import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
+import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore } from "../store/store.ts";
 import { environment } from "./environment.ts";
@@ -26,6 +27,11 @@ async function imageFor(
   given: Given,
   places: Places,
 ): Promise<ImageChoice> {
+  if (isTransport(imageName)) {
+    const { importByWord } = await import("./load-image.ts");
+    const image = await importByWord(imageName, store, { platform: platformText, quiet: given.flag("quiet") });
+    return { digest: image.manifestDescriptor.digest, load: () => image };
+  }
   const when = given.text("pull");
   if (when !== "always") {
     const platform =

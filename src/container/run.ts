@@ -7,6 +7,7 @@ import { writeNew } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import { argsOf, environmentOf } from "../bundle/command.ts";
 import { compileCommand } from "../plan/command.ts";
+import { isTransport } from "../reference/reference.ts";
 import type { ImageChoice } from "../store/store.ts";
 import { furnish, kindOf, type RunRequest } from "./furnish.ts";
 import { type KeptPlan, keyName, partFor, recall, specFor } from "./plan-cache.ts";
@@ -25,6 +26,8 @@ export function kindOfContainer(request: RunRequest): Kind {
   if (request.name !== undefined || request.explain !== undefined || request.fault !== undefined)
     return { name: undefined, kept: undefined };
   const { imageName, platform, options, facts, interactive, init, autoRemove, root, state } = request;
+  // What a file or a directory holds may have changed since: it is looked at each time.
+  if (isTransport(imageName)) return { name: undefined, kept: undefined };
   const kinds = options.volumes.map((volume) => kindOf(volume.source));
   const name = keyName({
     imageName,

@@ -112,6 +112,11 @@ export function parseReference(text: string): Reference {
   return tag === undefined ? { registry, repository, digest } : { registry, repository, tag, digest };
 }
 
+/** Whether a word names an image in a file or a directory, as containers-transports(5) has it. */
+export function isTransport(word: string): boolean {
+  return /^(?:oci|oci-archive|docker-archive|dir):/.test(word);
+}
+
 function suffix(ref: Reference): string {
   return `${ref.tag === undefined ? "" : `:${ref.tag}`}${ref.digest === undefined ? "" : `@${ref.digest}`}`;
 }

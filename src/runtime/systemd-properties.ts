@@ -36,7 +36,32 @@ export function maskOf(list: string): number[] {
 const leastMemory = 64 << 20;
 const leastTasks = 64;
 
-export function limitProperties({ cpu, memory, pids, blockIO }: Resources, mode: CgroupMode): Property[] {
+/** Files of v2 that a unit has a property for: systemd would write its own "no limit" over them. */
+const unifiedProperties: Readonly<Record<string, string>> = {
+  "cpu.weight": "CPUWeight",
+  "memory.high": "MemoryHigh",
+  "memory.low": "MemoryLow",
+  "memory.max": "MemoryMax",
+  "memory.min": "MemoryMin",
+  "memory.swap.max": "MemorySwapMax",
+  "pids.max": "TasksMax",
+};
+
+function unifiedLimits(unified: Readonly<Record<string, string>>): Property[] {
+  const found: Property[] = [];
+  for (const [file, text] of Object.entries(unified)) {
+    const name = unifiedProperties[file];
+    const value = text.trim();
+    const amountOf = value === "max" ? infinity : /^\d+$/.test(value) ? BigInt(value) : undefined;
+    const tooSmall = file === "pids.max" ? leastTasks : /^memory\.(?:max|high)$/.test(file) ? leastMemory : 0;
+    if (name !== undefined && amountOf !== undefined && amountOf >= tooSmall)
+      found.push([name, { signature: "t", value: amountOf }]);
+  }
+  return found;
+}
+
+export function limitProperties(resources: Resources, mode: CgroupMode): Property[] {
+  const { cpu, memory, pids, blockIO, unified } = resources;
   const found: Property[] = [];
   const put = (name: string, value: bigint): void => {
     found.push([name, { signature: "t", value }]);
@@ -59,5 +84,6 @@ export function limitProperties({ cpu, memory, pids, blockIO }: Resources, mode:
     if (list) found.push([name, { signature: "ay", value: maskOf(list) }]);
   if (pids?.limit !== undefined && (pids.limit < 0 || pids.limit >= leastTasks)) put("TasksMax", amount(pids.limit));
   if (blockIO?.weight) put(v2 ? "IOWeight" : "BlockIOWeight", BigInt(v2 ? ioWeightOf(blockIO.weight) : blockIO.weight));
-  return found;
+  // The last of two settings of one property holds: `unified` has the last word in the files as well.
+  return v2 && unified !== undefined ? [...found, ...unifiedLimits(unified)] : found;
 }

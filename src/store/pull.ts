@@ -387,7 +387,7 @@ async function pullLocked(
       index,
     }),
   );
-  const name = canonical(reference);
+  const name = options.names?.[0] ?? canonical(reference);
   const digest: Digest = resolved.descriptor.digest;
   options.events.resolved(
     name,

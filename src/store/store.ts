@@ -194,7 +194,9 @@ export class Store {
     using lock = this.#lock("index.lock", "exclusive");
     void lock;
     const index = this.readIndex();
-    this.#writeIndex({ ...index, manifests: change(index.manifests) });
+    const manifests = change(index.manifests);
+    // Unchanged it stays the file that it is, and with it the plans that are kept by its inode.
+    if (JSON.stringify(manifests) !== JSON.stringify(index.manifests)) this.#writeIndex({ ...index, manifests });
   }
 
   /**

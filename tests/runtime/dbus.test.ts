@@ -93,5 +93,10 @@ test("limits as properties of a unit", () => {
   expect(limitProperties(resources, "v1")).toMatchSnapshot();
   // Such that ocibox itself could not live in are only written to the kernel's files, when it is out again.
   expect(limitProperties({ memory: { limit: 4 << 20 }, pids: { limit: 1 } }, "v2")).toEqual([]);
+  const unified = { "memory.high": "120000000", "pids.max": "max", "memory.max": "5", "io.max": "8:0 rbps=5" };
+  expect(limitProperties({ unified }, "v2")).toEqual([
+    ["MemoryHigh", { signature: "t", value: 120_000_000n }],
+    ["TasksMax", { signature: "t", value: 2n ** 64n - 1n }],
+  ]);
   expect(maskOf("0-2,8,17")).toEqual([7, 1, 2]);
 });

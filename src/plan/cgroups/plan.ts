@@ -1,6 +1,6 @@
 /** linux.cgroupsPath and linux.resources as steps: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst. */
 import { AT, AT_FDCWD, O } from "../../../ffi/constants.ts";
-import type { ErrnoName } from "../../../ffi/errno.ts";
+import { type ErrnoName, errnoOf } from "../../../ffi/errno.ts";
 import type { Slot } from "../../../ffi/plan.ts";
 import { struct } from "../../../ffi/sys.ts";
 import { OciboxError } from "../../errors.ts";
@@ -392,12 +392,24 @@ export function joinCgroups(b: Builder, plan: Pick<CgroupPlan, "joined">): void 
   }
 }
 
-/** At the end: a cgroup stays busy for a moment after its last process. Failures are counted in `trouble`. */
+/**
+ * At the end: a cgroup stays busy for a moment after its last process, and for good where the container has made others
+ * below it. Failures are counted in `trouble`.
+ */
 export function removeCgroups(b: Builder, plan: CgroupPlan, note: (result: Slot) => void): void {
+  const { p } = b;
   for (const cgroup of plan.joined) {
-    b.p.field("linux.cgroupsPath");
+    p.field("linux.cgroupsPath");
+    const directory = directoryOf(cgroup);
+    if (plan.shared) {
+      const empty = p.newLabel("no cgroup below");
+      const first = p.with({ retries: 20 }).tolerate("ENOENT", "EBUSY").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR);
+      p.branch(first, "!=", -errnoOf("EBUSY"), empty);
+      p.add({ op: "remove", dirfd: AT_FDCWD, name: directory });
+      p.place(empty);
+    }
     // systemd removes what it has made, when nobody is in it any more.
-    const p = b.p.with({ retries: plan.leave === undefined ? 1000 : 20 });
-    note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, directoryOf(cgroup), AT.AT_REMOVEDIR));
+    const retries = plan.leave === undefined ? 1000 : 20;
+    note(p.with({ retries }).carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
   }
 }

@@ -119,6 +119,8 @@ test1("init joins and removes them", async () => {
   });
   expect(ended.code).toBe(0);
   for (const { name } of host?.hierarchies ?? []) if (name !== "") expect(ended.err).toContain(`:${name}:${top}/b\n`);
+  for (const directory of plan.directories) mkdirSync(`${directory}/below/deeper/still`, { recursive: true });
+  for (const directory of plan.directories) mkdirSync(`${directory}/beside`);
   expect((await run((p) => removeCgroups(new Builder(p, 3), plan, () => undefined))).err).toBe("");
   for (const directory of plan.directories) expect(existsSync(directory)).toBe(false);
 });

@@ -1,0 +1,163 @@
+/** Images as `images` lists and filters them, with docker's names of the fields. */
+import { OciboxError } from "../errors.ts";
+import { familiar, parseReference } from "../reference/reference.ts";
+import type { Store, StoredImage } from "../store/store.ts";
+import { imageWord } from "./image-word.ts";
+import { ago, humanSize } from "./output.ts";
+
+export interface ImageRow {
+  readonly ID: string;
+  readonly Repository: string;
+  readonly Tag: string;
+  readonly Digest: string;
+  readonly CreatedAt: string;
+  readonly CreatedSince: string;
+  /** Of the compressed layers, in words. */
+  readonly Size: string;
+  readonly Labels: string;
+  readonly Platform: string;
+}
+
+/** Bytes of an image's layers as they are stored. */
+function sizeOf(image: StoredImage): number {
+  return image.layers.reduce((sum, layer) => sum + layer.descriptor.size, 0);
+}
+
+/** A canonical name in docker's two columns; one that is no reference, which other tools may write, as it is. */
+function splitName(name: string | undefined): { repository: string; tag: string } {
+  if (name === undefined) return { repository: "<none>", tag: "<none>" };
+  try {
+    const reference = parseReference(name);
+    const short = familiar(reference);
+    const cut = reference.tag === undefined ? short.indexOf("@") : short.lastIndexOf(`:${reference.tag}`);
+    return { repository: cut < 0 ? short : short.slice(0, cut), tag: reference.tag ?? "<none>" };
+  } catch {
+    return { repository: name, tag: "<none>" };
+  }
+}
+
+interface Kept {
+  readonly image: StoredImage;
+  readonly name: string | undefined;
+}
+
+type Test = (kept: Kept) => boolean;
+
+function glob(pattern: string): (text: string) => boolean {
+  const compiled = new Bun.Glob(pattern);
+  return (text) => compiled.match(text);
+}
+
+function createdOf(store: Store, word: string, filter: string): string {
+  const image = store.find(imageWord(word));
+  if (image === undefined)
+    throw new OciboxError("NOT_FOUND", `the filter "${filter}" names the image "${word}", which is not in the store`);
+  return image.config.created ?? "";
+}
+
+const filters: Readonly<Record<string, (value: string, store: Store) => Test>> = {
+  dangling(value) {
+    if (!/^(?:true|false|1|0)$/.test(value))
+      throw new OciboxError("USAGE", `the filter "dangling" is "${value}", not true or false`);
+    const wanted = value === "true" || value === "1";
+    return ({ name }) => (name === undefined) === wanted;
+  },
+  reference(value) {
+    const match = glob(value);
+    return ({ name }) => {
+      if (name === undefined) return false;
+      const { repository, tag } = splitName(name);
+      return match(repository) || match(`${repository}:${tag}`) || match(name);
+    };
+  },
+  label(value) {
+    const equals = value.indexOf("=");
+    const key = equals < 0 ? value : value.slice(0, equals);
+    return ({ image }) => {
+      const labels = image.config.config.Labels ?? {};
+      return Object.hasOwn(labels, key) && (equals < 0 || labels[key] === value.slice(equals + 1));
+    };
+  },
+  before(value, store) {
+    const created = createdOf(store, value, "before");
+    return ({ image }) => (image.config.created ?? "") < created;
+  },
+  since(value, store) {
+    const created = createdOf(store, value, "since");
+    return ({ image }) => (image.config.created ?? "") > created;
+  },
+  until(value) {
+    const moment = momentOf(value);
+    return ({ image }) => new Date(image.config.created ?? 0).getTime() < moment;
+  },
+};
+
+/** "24h" ago, "1h30m" ago, or a date: milliseconds since 1970. */
+function momentOf(text: string): number {
+  const units: Readonly<Record<string, number>> = { d: 86_400, h: 3_600, m: 60, s: 1 };
+  if (/^(?:[0-9]+[dhms])+$/.test(text)) {
+    const seconds = [...text.matchAll(/([0-9]+)([dhms])/g)].map(
+      (each) => Number(each[1]) * (units[each[2] ?? ""] ?? 0),
+    );
+    return Date.now() - 1000 * seconds.reduce((a, b) => a + b, 0);
+  }
+  const date = /^[0-9]{10}$/.test(text) ? Number(text) * 1000 : new Date(text).getTime();
+  if (Number.isNaN(date))
+    throw new OciboxError("USAGE", `the filter "until" is "${text}", neither a time nor a duration`);
+  return date;
+}
+
+/** @param among what the command knows @throws OciboxError USAGE for an unknown filter */
+export function readFilters(words: readonly string[], store: Store, among: readonly string[]): Test {
+  const tests = words.map((word) => {
+    const equals = word.indexOf("=");
+    const key = equals < 0 ? word : word.slice(0, equals);
+    const make = among.includes(key) && Object.hasOwn(filters, key) ? filters[key] : undefined;
+    if (make === undefined || equals < 0)
+      throw new OciboxError(
+        "USAGE",
+        `--filter is "${word}", which is none of ${among.map((each) => `${each}=…`).join(", ")}`,
+      );
+    return { key, test: make(word.slice(equals + 1), store) };
+  });
+  // docker's: of one key any value will do, but labels must all be there; every key must be satisfied.
+  const keys = [...new Set(tests.map((each) => each.key))];
+  return (kept) =>
+    keys.every((key) => {
+      const own = tests.filter((each) => each.key === key);
+      return key === "label" ? own.every(({ test }) => test(kept)) : own.some(({ test }) => test(kept));
+    });
+}
+
+export interface RowOptions {
+  readonly whole: boolean;
+  readonly test: Test;
+}
+
+/** A row a name, the newest image first. */
+export function imageRows(images: readonly StoredImage[], { whole, test }: RowOptions): ImageRow[] {
+  const now = new Date();
+  const kept = images.flatMap((image) =>
+    (image.names.length === 0 ? [undefined] : image.names).map((name) => ({ image, name })),
+  );
+  return kept
+    .filter(test)
+    .sort((a, b) => ((a.image.config.created ?? "") < (b.image.config.created ?? "") ? 1 : -1))
+    .map(({ image, name }) => {
+      const { repository, tag } = splitName(name);
+      const { created = "", config, os, architecture, variant } = image.config;
+      return {
+        ID: whole ? image.configDigest : image.configDigest.slice(7, 19),
+        Repository: repository,
+        Tag: tag,
+        Digest: image.indexDigest ?? image.manifestDescriptor.digest,
+        CreatedAt: created,
+        CreatedSince: created === "" ? "" : ago(new Date(created), now),
+        Size: humanSize(sizeOf(image)),
+        Labels: Object.entries(config.Labels ?? {})
+          .map(([key, value]) => `${key}=${value}`)
+          .join(","),
+        Platform: [os, architecture, ...(variant === undefined ? [] : [variant])].join("/"),
+      };
+    });
+}

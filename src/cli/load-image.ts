@@ -1,0 +1,42 @@
+/** Images that are named by where they lie: "oci:PATH", "docker-archive:FILE". They are taken into the store first. */
+import { OciboxError } from "../errors.ts";
+import { isTransport } from "../reference/reference.ts";
+import { parsePlatform } from "../spec/platform.ts";
+import { loadOne } from "../store/load.ts";
+import { chooseImage, openTransport, parseTransport } from "../store/sources/open.ts";
+import type { Store, StoredImage } from "../store/store.ts";
+import { interruptible } from "./interruptible.ts";
+import { findImage } from "./open-store.ts";
+import { createProgress } from "./progress.ts";
+
+export interface LoadWish {
+  readonly platform?: string | undefined;
+  readonly quiet: boolean;
+  /** Whether it gets the names that it has in the source; else it has none, and any prune may take it. */
+  readonly named?: boolean;
+}
+
+/**
+ * An image from a file or directory. @param word with a transport in front
+ * @throws OciboxError
+ */
+export async function importByWord(word: string, store: Store, wish: LoadWish): Promise<StoredImage> {
+  const transport = parseTransport(word);
+  if (transport === undefined) throw new OciboxError("NAME_INVALID", `"${word}" names no file or directory`);
+  return interruptible(`the import of "${word}"`, async (signal) => {
+    using progress = createProgress({ quiet: wish.quiet });
+    using source = await openTransport(store, transport);
+    const image = chooseImage(source, transport.image);
+    return await loadOne(store, source, image, {
+      platform: wish.platform === undefined ? undefined : parsePlatform(wish.platform),
+      names: wish.named === true ? image.names : [],
+      events: progress,
+      signal,
+    });
+  });
+}
+
+/** An image by any word: from the store, or from where a transport says. */
+export async function anyImage(word: string, store: Store): Promise<StoredImage> {
+  return isTransport(word) ? importByWord(word, store, { quiet: true }) : findImage(store, word);
+}

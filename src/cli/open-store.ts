@@ -1,0 +1,20 @@
+/** The store that a command works on, tidied first. */
+import { OciboxError } from "../errors.ts";
+import type { Platform } from "../spec/image.ts";
+import { openStore, type Store, type StoredImage } from "../store/store.ts";
+import type { Globals } from "./globals.ts";
+import { imageWord } from "./image-word.ts";
+import { tidied } from "./tidied.ts";
+
+export function openStoreOf(globals: Globals): Store {
+  return openStore(tidied(globals).root);
+}
+
+/** An image that must be in the store. @throws OciboxError NOT_FOUND */
+export function findImage(store: Store, word: string, platform?: Platform): StoredImage {
+  const image = store.find(imageWord(word), platform);
+  if (image !== undefined) return image;
+  throw new OciboxError("NOT_FOUND", `there is no image "${word}" in the store`, {
+    hint: `see: ocibox images; fetch it with: ocibox pull ${word}`,
+  });
+}
