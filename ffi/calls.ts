@@ -119,6 +119,12 @@ export const calls = {
     ["len", "size"],
     ["flags", "hex"],
   ],
+  sendfile: [
+    ["out_fd", "fd"],
+    ["in_fd", "fd"],
+    ["offset", "any"],
+    ["count", "size"],
+  ],
   openat: [
     ["dirfd", "dirfd"],
     ["pathname", "path"],
@@ -410,6 +416,34 @@ export const calls = {
     ["hdrp", "struct"],
     ["datap", "struct"],
   ],
+  personality: [["persona", "hex"]],
+  keyctl: [
+    ["operation", "int"],
+    ["arg2", "any"],
+    ["arg3", "any"],
+    ["arg4", "int"],
+    ["arg5", "int"],
+  ],
+  ioprio_set: [
+    ["which", "int"],
+    ["who", "int"],
+    ["ioprio", "hex"],
+  ],
+  sched_setattr: [
+    ["pid", "int"],
+    ["attr", "struct"],
+    ["flags", "hex"],
+  ],
+  sched_setaffinity: [
+    ["pid", "int"],
+    ["cpusetsize", "size"],
+    ["mask", "in"],
+  ],
+  set_mempolicy: [
+    ["mode", "hex"],
+    ["nodemask", "in"],
+    ["maxnode", "size"],
+  ],
   setgroups: [
     ["size", "size"],
     ["list", "in"],
@@ -439,7 +473,7 @@ export const calls = {
     ["len", "size"],
   ],
   ppoll: [
-    ["fds", "any"],
+    ["fds", "struct"],
     ["nfds", "size"],
     ["tmo_p", "any"],
     ["sigmask", "any"],
@@ -451,6 +485,27 @@ export const calls = {
     ["domain", "AF"],
     ["type", "SOCK"],
     ["protocol", "int"],
+  ],
+  connect: [
+    ["sockfd", "fd"],
+    ["addr", "in"],
+    ["addrlen", "size"],
+  ],
+  sendto: [
+    ["sockfd", "fd"],
+    ["buf", "in"],
+    ["len", "size"],
+    ["flags", "hex"],
+    ["dest_addr", "any"],
+    ["addrlen", "size"],
+  ],
+  recvfrom: [
+    ["sockfd", "fd"],
+    ["buf", "out"],
+    ["len", "size"],
+    ["flags", "hex"],
+    ["src_addr", "any"],
+    ["addrlen", "any"],
   ],
   socketpair: [
     ["domain", "AF"],

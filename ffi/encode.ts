@@ -85,6 +85,7 @@ const opGiveSignals = 12;
 const opSupervise = 13;
 const opRemove = 14;
 const opExit = 15;
+const opLogTo = 16;
 
 const carryOn = 1;
 const command = 2;
@@ -493,10 +494,18 @@ class Encoder {
         this.#slotArg(this.#begin(opReportTo, 0, step.field), step.socket);
         break;
       case "await":
-        this.#slotArg(this.#begin(opAwait, 0, step.field), step.socket);
+        this.#slotArg(this.#begin(opAwait, step.byte ? more : 0, step.field), step.socket);
         break;
+      case "logTo": {
+        const at = this.#begin(opLogTo, 0, step.field);
+        this.words[at + 4] = this.text(step.suffix);
+        this.words[at + 6] = this.text(step.prefix);
+        this.#slotArg(at, step.fd);
+        break;
+      }
       case "fail": {
-        const at = this.#begin(opFail, step.blame === "command" ? command : 0, step.field);
+        const flags = (step.blame === "command" ? command : 0) | (step.warning === true ? carryOn : 0);
+        const at = this.#begin(opFail, flags, step.field);
         this.words[at + 6] = this.text(step.says);
         this.#number(at + 8, step.errno);
         break;

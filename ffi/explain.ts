@@ -87,7 +87,9 @@ function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: Reado
     case "reportTo":
       return `on failure: report it to ${names.of(step.socket)} and exit`;
     case "await":
-      return `await the child's word on ${names.of(step.socket)}`;
+      return `await the child's word on ${names.of(step.socket)}${step.byte ? ", which must come" : ""}`;
+    case "logTo":
+      return `log failures to ${typeof step.fd === "number" ? step.fd : names.of(step.fd)}`;
     case "fail":
       return `fail with ${errnoName(step.errno) ?? step.errno}: ${step.says}`;
     case "takeSignals":

@@ -68,10 +68,24 @@ export type Step =
   | (Common & { readonly op: "onFailure"; readonly to: Label; readonly code: Slot })
   /** From here on a failure is sent to the other end of `socket` as (step, errno), and the process exits. The child's. */
   | (Common & { readonly op: "reportTo"; readonly socket: Slot })
-  /** Waits for the child's word: closed by execve → on; a report → printed, `code` set, on to the failure label. */
-  | (Common & { readonly op: "await"; readonly socket: Slot })
-  /** Fails as if a call had: with this errno, these words and this blame. */
-  | (Common & { readonly op: "fail"; readonly errno: number; readonly says: string; readonly blame: Blame })
+  /**
+   * Waits for the child's word. A report is printed, sets `code` and leads to the failure label; one byte leads on. The
+   * end of the socket leads on too (execve has closed it), or is a failure, where `byte` says that one must come.
+   */
+  | (Common & { readonly op: "await"; readonly socket: Slot; readonly byte: boolean })
+  /**
+   * From here on a failure is written to `fd` as `prefix`, the message (in JSON's escapes, which are logfmt's too) and
+   * `suffix`, in place of a plain line on stderr. Given twice, it is written to both.
+   */
+  | (Common & { readonly op: "logTo"; readonly fd: Slot | number; readonly prefix: string; readonly suffix: string })
+  /** Fails as if a call had: with this errno, these words and this blame; or only warns, and goes on. */
+  | (Common & {
+      readonly op: "fail";
+      readonly errno: number;
+      readonly says: string;
+      readonly blame: Blame;
+      readonly warning?: boolean;
+    })
   /** Blocks all signals and sets every disposition back to the default: Bun ignores SIGPIPE and SIGXFSZ. */
   | (Common & { readonly op: "takeSignals" })
   /** Unblocks all signals, as the last step before execve. */

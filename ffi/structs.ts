@@ -69,6 +69,17 @@ export const layouts = {
   },
   /** bpf(2): union bpf_attr for BPF_PROG_ATTACH, up to replace_bpf_fd */
   bpf_prog_attach: { target_fd: "u32", attach_bpf_fd: "u32", attach_type: "u32", attach_flags: "u32" },
+  /** sched_setattr(2), SCHED_ATTR_SIZE_VER0 */
+  sched_attr: {
+    size: "u32",
+    sched_policy: "u32",
+    sched_flags: "u64",
+    sched_nice: "i32",
+    sched_priority: "u32",
+    sched_runtime: "u64",
+    sched_deadline: "u64",
+    sched_period: "u64",
+  },
   pollfd: { fd: "i32", events: "u16", revents: "u16" },
   /** statfs(2) */
   statfs: {

@@ -63,7 +63,12 @@ async function unknownCommand(word: string): Promise<never> {
   return refuse("USAGE", `ocibox has no command "${word}"`, hint);
 }
 
+/** A link to the program under such a name is an OCI runtime. */
+const ociName = /(?:runc|crun|-oci)$/;
+
 async function main(argv: readonly string[]): Promise<number> {
+  const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
+  if (ociName.test(called)) return (await import("./cli/oci/call.ts")).callOci(called, argv, OCIBOX_VERSION);
   const [first] = argv;
   if (first === "--version" || first === "-v" || first === "-V") {
     console.log(`ocibox version ${OCIBOX_VERSION}`);
@@ -72,9 +77,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const { globals, rest } = await readGlobals(argv);
   debug = globals.debug;
   const word = rest[0];
-  const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
-  if (word === "oci" || /(?:runc|crun|-oci)$/.test(called))
-    return refuse("UNSUPPORTED", "the OCI runtime's command line (ocibox oci) is not there yet");
+  if (word === "oci") return (await import("./cli/oci/call.ts")).callOci("ocibox oci", rest.slice(1), OCIBOX_VERSION);
   if (word === undefined || help.has(word)) {
     const { showOverview } = await import("./cli/overview.ts");
     await showOverview(rest[1], OCIBOX_VERSION, commands, globals);

@@ -335,6 +335,41 @@ static u32 go_to_failure(int code) {
   return failure_target;
 }
 
+/* Where failures are written; a plain line on stderr where there is no sink. */
+static struct sink { i64 fd; const char *prefix, *suffix; } sinks[2];
+static u32 sink_count;
+
+static void put_escaped(const char *text, u32 size) {
+  for (u32 i = 0; i < size; i++) {
+    u8 c = (u8)text[i];
+    if (c == '"' || c == '\\') put_char('\\');
+    if (c >= 32) {
+      put_char((char)c);
+    } else {
+      char hex[8];
+      number_text(hex, c, 16, 4);
+      put("\\u");
+      put(hex);
+    }
+  }
+}
+
+/* "ocibox: message\n" as it is, or the message alone between a log's own words. */
+static void write_failure(const char *text, u32 size) {
+  static char plain[sizeof line];
+  if (sink_count == 0) write_all(2, text, size);
+  if (sink_count == 0 || size > sizeof plain) return;
+  memcpy(plain, text, size);
+  u32 from = size > 8 && plain[6] == ':' && plain[0] == 'o' ? 8 : 0, to = size > 0 && plain[size - 1] == '\n' ? size - 1 : size;
+  for (u32 i = 0; i < sink_count; i++) {
+    line_used = 0;
+    put(sinks[i].prefix);
+    put_escaped(plain + from, to - from);
+    put(sinks[i].suffix);
+    write_all((int)sinks[i].fd, line, line_used);
+  }
+}
+
 struct report {
   u32 step;
   i32 errno;
@@ -343,21 +378,20 @@ struct report {
 static u32 fail(u32 index, i64 errno) {
   const struct step *step = &steps[index];
   put_failure(step, errno);
-  if (report_socket < 0) {
-    write_all(2, line, line_used);
-    if (step->flags & STEP_CARRY_ON) return index + 1;
-    return go_to_failure(exit_code(step, errno));
-  }
   if (step->flags & STEP_CARRY_ON) {
-    write_all(2, line, line_used);
+    write_failure(line, line_used);
     return index + 1;
+  }
+  if (report_socket < 0) {
+    write_failure(line, line_used);
+    return go_to_failure(exit_code(step, errno));
   }
   static char message[sizeof line + sizeof(struct report)];
   struct report report = {index, (i32)errno};
   memcpy(message, &report, sizeof report);
   memcpy(message + sizeof report, line, line_used);
   i64 sent = sys_3(__NR_write, report_socket, A(message), (i64)sizeof report + line_used);
-  if (sent < 0) write_all(2, line, line_used);
+  if (sent < 0) write_failure(line, line_used);
   leave(exit_code(step, errno));
 }
 
@@ -367,13 +401,13 @@ static u32 await(u32 index) {
   i64 got;
   do got = sys_3(__NR_read, A(value_of(&steps[index].args[0])), A(message), sizeof message);
   while (got == -EINTR);
-  if (got == 0) return index + 1;
-  if (got < 0) return fail(index, -got);
+  if (got == 1 || (got == 0 && (steps[index].flags & STEP_MORE) == 0)) return index + 1;
+  if (got <= 0) return fail(index, got == 0 ? ECHILD : -got);
   struct report report;
   if (got <= (i64)sizeof report) return fail(index, EINVAL);
   memcpy(&report, message, sizeof report);
   if (report.step >= head->step_count || message[got - 1] != '\n') return fail(index, EINVAL);
-  write_all(2, message + sizeof report, (u32)got - (u32)sizeof report);
+  write_failure(message + sizeof report, (u32)got - (u32)sizeof report);
   return go_to_failure(exit_code(&steps[report.step], report.errno));
 }
 
@@ -969,13 +1003,20 @@ static u32 run_step(u32 index) {
       failure_code = step->result;
       report_socket = -1;
       break;
-    case OP_REPORT_TO: report_socket = (i32)value_of(&step->args[0]); break;
+    case OP_REPORT_TO:
+      report_socket = (i32)value_of(&step->args[0]);
+      sink_count = 0; /* they are the other end's */
+      break;
     case OP_AWAIT: return await(index);
     case OP_FAIL: return fail(index, step->value);
     case OP_TAKE_SIGNALS: take_signals(); break;
     case OP_GIVE_SIGNALS: set_mask(0); break;
     case OP_SUPERVISE: return supervise(index);
     case OP_REMOVE: remove_tree(step, fault); break;
+    case OP_LOG_TO:
+      if (sink_count < 2)
+        sinks[sink_count++] = (struct sink){(i32)value_of(&step->args[0]), text_at(step->says), text_at(step->at)};
+      break;
     default: leave((int)(value_of(&step->args[0]) & 255));
   }
   return index + 1;
@@ -993,7 +1034,7 @@ static void check_arg(const struct arg *arg) {
 static const struct { u8 argc, needs_target, needs_result; } shapes[OPS] = {
   [OP_JUMP] = {0, 1, 0}, [OP_BRANCH] = {1, 1, 0}, [OP_SET] = {0, 0, 1}, [OP_STORE] = {1, 0, 0}, [OP_LOAD] = {0, 0, 1},
   [OP_ON_FAILURE] = {0, 1, 1}, [OP_REPORT_TO] = {1, 0, 0}, [OP_AWAIT] = {1, 0, 0}, [OP_SUPERVISE] = {3, 0, 1},
-  [OP_REMOVE] = {1, 0, 0}, [OP_EXIT] = {1, 0, 0},
+  [OP_REMOVE] = {1, 0, 0}, [OP_EXIT] = {1, 0, 0}, [OP_LOG_TO] = {1, 0, 0},
 };
 
 static void check_step(const struct step *step) {
@@ -1010,7 +1051,7 @@ static void check_step(const struct step *step) {
   u64 reach = step->op == OP_STORE || step->op == OP_FORMAT ? step->nr : step->op == OP_LOAD ? 4 : 1;
   if (!inside(step->at, reach)) malformed("a place outside it");
   if (step->op == OP_STORE && reach != 1 && reach != 2 && reach != 4 && reach != 8) malformed("a store of no width");
-  if (step->op == OP_FAIL && step->says == NONE) malformed("a failure without words");
+  if ((step->op == OP_FAIL || step->op == OP_LOG_TO) && step->says == NONE) malformed("a failure without words");
   if (step->op == OP_BRANCH && step->nr >= COMPARES) malformed("a comparison of no known kind");
 }
 
@@ -1048,6 +1089,7 @@ __attribute__((noreturn)) static void run_plan(u8 *bytes, u64 size) {
 #endif
   failure_target = NONE;
   report_socket = -1;
+  sink_count = 0;
   image = bytes;
   head = (const struct header *)bytes;
   if (size < sizeof *head) malformed("its size");

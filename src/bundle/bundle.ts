@@ -7,6 +7,7 @@ import type { HostFacts } from "../plan/facts.ts";
 import { defaultProfile } from "../plan/seccomp/filter.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Linux, LinuxSeccomp, Mount, Process, Resources, Rlimit, Spec } from "../spec/runtime.ts";
+import { runtimeSpecVersion } from "../spec/version.ts";
 import { argsOf, type CommandInput, environmentOf, hostnameOf, parseHostname, type RunOptions } from "./command.ts";
 import { type Account, lookUpUser } from "./user.ts";
 import {
@@ -266,7 +267,7 @@ export function createSpec(input: BundleInput, account = accountOf(input)): Spec
   const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.permitted);
   const security = securityOf(options, facts, bounding);
   return {
-    ociVersion: "1.3.0",
+    ociVersion: runtimeSpecVersion,
     process: processOf(input, account, bounding, security.noNewPrivileges),
     root: { path: "rootfs", readonly: options.readOnly || options.strict },
     hostname: hostnameOf(input),

@@ -8,6 +8,7 @@ import {
   RESOLVE,
   RLIMIT,
   SECCOMP,
+  SECCOMP_FILTER_FLAG,
   SIG,
 } from "../../ffi/constants.ts";
 import type { Slot } from "../../ffi/plan.ts";
@@ -36,12 +37,24 @@ export function setRlimits(b: Builder, rlimits: readonly Rlimit[]): void {
   });
 }
 
+/** linux.seccomp.flags, but for those that belong to a listener. */
+function filterFlags(names: readonly string[]): number {
+  let flags = 0;
+  for (const name of names) {
+    if (name === "SECCOMP_FILTER_FLAG_TSYNC") continue; // init has one thread, so that there is nothing to do
+    if (name === "SECCOMP_FILTER_FLAG_LOG" || name === "SECCOMP_FILTER_FLAG_SPEC_ALLOW")
+      flags |= SECCOMP_FILTER_FLAG[name];
+    else throw new OciboxError("UNSUPPORTED", `linux.seccomp.flags: ${JSON.stringify(name)} is not supported yet`);
+  }
+  return flags;
+}
+
 function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
   if (seccomp === undefined) return;
   b.p.field("linux.seccomp");
   const filter = filterFor(seccomp, facts.machine);
   const program = struct<Slot>("sock_fprog", { len: filter.byteLength / 8, filter });
-  b.p.sys.seccomp(SECCOMP.SECCOMP_SET_MODE_FILTER, 0, program);
+  b.p.sys.seccomp(SECCOMP.SECCOMP_SET_MODE_FILTER, filterFlags(seccomp.flags ?? []), program);
 }
 
 /** The two words of a capability set. */
@@ -105,6 +118,8 @@ function setCapabilities(b: Builder, process: Process): void {
   p.field(field("ambient"));
   p.tolerate("EINVAL").prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   for (const name of sets.ambient ?? []) {
+    // The kernel takes only what is permitted and inheritable; runc leaves the others out as well. capabilities(7)
+    if (sets.permitted?.includes(name) !== true || sets.inheritable?.includes(name) !== true) continue;
     const number = CAP[name as keyof typeof CAP];
     p.sys.prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0);
   }
@@ -112,36 +127,54 @@ function setCapabilities(b: Builder, process: Process): void {
 
 /**
  * process.cwd, found without /proc's magic links: /proc/self/fd/N would lead out by a descriptor that was left open
- * (CVE-2024-21626).
+ * (CVE-2024-21626). Opened before a filter could forbid it, entered as the user, who must be allowed to.
  */
-function enterCwd(b: Builder, cwd: string): void {
+function openCwd(b: Builder, cwd: string): Slot {
   b.p.field("process.cwd");
   const how = struct<Slot>("open_how", {
     flags: O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC,
     resolve: RESOLVE.RESOLVE_NO_MAGICLINKS | RESOLVE.RESOLVE_IN_ROOT,
   });
-  const fd = b.p
-    .with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` })
-    .sys.openat2(-100, cwd, how, 24);
-  b.p.with({ says: `cannot enter the working directory ${JSON.stringify(cwd)}` }).sys.fchdir(fd);
+  return b.p.with({ says: cannotEnter(cwd) }).sys.openat2(-100, cwd, how, 24);
+}
+
+function cannotEnter(cwd: string): string {
+  return `cannot enter the working directory ${JSON.stringify(cwd)}`;
+}
+
+/** What of the way to the command is not the same for every kind of container. */
+export interface Becoming {
+  /** Whether the process is killed when its parent ends. */
+  readonly diesWithParent: boolean;
+  /** Called where the process is all that was asked for but for the filter: what it does then the filter cannot forbid. */
+  readonly beforeFilter?: () => void;
 }
 
 /**
  * From root in the container to the process that was asked for, short of execve. A filter needs CAP_SYS_ADMIN or no
  * new privileges: without the latter it is loaded while the former is still there.
  */
-export function becomeUser(b: Builder, process: Process, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
+export function becomeUser(
+  b: Builder,
+  process: Process,
+  seccomp: LinuxSeccomp | undefined,
+  facts: HostFacts,
+  becoming: Becoming,
+): void {
   const { p } = b;
   const strict = process.noNewPrivileges === true;
+  const cwd = openCwd(b, process.cwd);
   if (!strict) loadSeccomp(b, seccomp, facts);
   if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
   setIds(b, process);
-  enterCwd(b, process.cwd);
+  p.field("process.cwd");
+  p.with({ says: cannotEnter(process.cwd) }).sys.fchdir(cwd);
   if (process.capabilities !== undefined) setCapabilities(b, process);
   p.field("process.noNewPrivileges");
   if (strict) p.sys.prctl(PR.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   p.field("");
   // The change of ids has cleared it; prctl(2), PR_SET_PDEATHSIG.
-  p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
+  if (becoming.diesWithParent) p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
+  becoming.beforeFilter?.();
   if (strict) loadSeccomp(b, seccomp, facts);
 }

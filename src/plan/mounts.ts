@@ -1,16 +1,5 @@
 /** mounts, the default devices, masked and read-only paths as steps. All targets are descriptors inside the root. */
-import {
-  AT,
-  AT_FDCWD,
-  FSCONFIG,
-  FSMOUNT,
-  FSOPEN,
-  MOUNT_ATTR,
-  MOVE_MOUNT,
-  O,
-  OPEN_TREE,
-  S,
-} from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, FSCONFIG, FSMOUNT, FSOPEN, MOUNT_ATTR, MOVE_MOUNT, O, OPEN_TREE } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Label, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
@@ -19,11 +8,13 @@ import type { Mount, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneByFd, inRoot, openHowSize } from "./builder.ts";
 import { directoryOf, type JoinedCgroup, shownAs } from "./cgroups/paths.ts";
 import type { CgroupPlan } from "./cgroups/plan.ts";
+import { type CopyUpEntry, copyUp, fillDev } from "./devices.ts";
 import { type MountOptions, readMountOptions } from "./options.ts";
 
 /** Descriptors that later steps need: of mounts that nothing in the container can have changed. */
 export interface Mounted {
   proc: Slot | undefined;
+  /** The tmpfs on /dev. */
   dev: Slot | undefined;
   pts: Slot | undefined;
 }
@@ -31,10 +22,24 @@ export interface Mounted {
 /** What a bind's source is: the plan cannot look. */
 export type SourceKinds = ReadonlyMap<string, "directory" | "file">;
 
+/** What the mounts need to know beside their own entries. */
+export interface MountContext {
+  readonly cgroups: CgroupPlan;
+  readonly sources: SourceKinds;
+  /** The container has a user namespace of its own, in which no device can be made. */
+  readonly inUserNamespace: boolean;
+  /** The container has a cgroup namespace of its own. */
+  readonly ownCgroups: boolean;
+  /** Trees that the parent has cloned and mapped already, by the index of their mount. */
+  readonly mapped: ReadonlyMap<number, Slot>;
+  /** What tmpcopyup finds at a destination, for the plan cannot look. */
+  readonly copyUp: ReadonlyMap<string, readonly CopyUpEntry[]>;
+}
+
 const mountAttrSize = 32;
 
 /** A file system of its own, detached: fsopen, its options, fsmount. */
-function newMount(b: Builder, type: string, source: string, options: MountOptions): Slot {
+function newMount(b: Builder, type: string, source: string, options: Pick<MountOptions, "data" | "set">): Slot {
   const { sys } = b.p;
   const fs = sys.fsopen(type, FSOPEN.FSOPEN_CLOEXEC);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "source", source, 0);
@@ -62,50 +67,36 @@ function setAttributes(
   b.p.sys.mount_setattr(mount, "", AT.AT_EMPTY_PATH | flags, attr, mountAttrSize);
 }
 
-function bindMount(b: Builder, mount: Mount, options: MountOptions, kinds: SourceKinds): void {
-  const source = mount.source ?? "";
-  const recursive = options.bind === "rbind" ? AT.AT_RECURSIVE : 0;
-  const tree = b.p.sys.open_tree(AT_FDCWD, source, OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | recursive);
-  // A read-only bind is read-only with all that is mounted below it; propagation has its own word for that.
-  if (options.set !== 0 || options.clear !== 0) setAttributes(b, tree, options.set, options.clear, 0, recursive);
+/** What is set when the mount has its place: attributes of the mounts below it, and its propagation. */
+function finish(b: Builder, tree: Slot, options: MountOptions): void {
+  if (options.recursiveSet !== 0 || options.recursiveClear !== 0)
+    setAttributes(b, tree, options.recursiveSet, options.recursiveClear, 0, AT.AT_RECURSIVE);
   if (options.propagation !== 0)
     setAttributes(b, tree, 0, 0, options.propagation, options.recursivePropagation ? AT.AT_RECURSIVE : 0);
-  b.attach(tree, b.ensure(mount.destination, kinds.get(source) ?? "directory"));
 }
 
-const nodes: readonly (readonly [name: string, major: number, minor: number])[] = [
-  ["null", 1, 3],
-  ["zero", 1, 5],
-  ["full", 1, 7],
-  ["random", 1, 8],
-  ["urandom", 1, 9],
-  ["tty", 5, 0],
-];
+function bindMount(b: Builder, mount: Mount, options: MountOptions, context: MountContext, index: number): void {
+  const source = mount.source ?? "";
+  const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
+  const recursive = options.bind === "rbind" ? AT.AT_RECURSIVE : 0;
+  const tree = context.mapped.get(index) ?? b.p.sys.open_tree(AT_FDCWD, source, flags | recursive);
+  if (options.set !== 0 || options.clear !== 0) setAttributes(b, tree, options.set, options.clear, 0);
+  b.attach(tree, b.ensure(mount.destination, context.sources.get(source) ?? "directory"));
+  finish(b, tree, options);
+}
 
-const links: readonly (readonly [name: string, target: string])[] = [
-  ["fd", "/proc/self/fd"],
-  ["stdin", "/proc/self/fd/0"],
-  ["stdout", "/proc/self/fd/1"],
-  ["stderr", "/proc/self/fd/2"],
-  ["core", "/proc/kcore"],
-  ["ptmx", "pts/ptmx"],
-];
-
-/** runtime-spec, config-linux.md#default-devices, made before anybody can see the directory. umask is 0 here. */
-function fillDev(b: Builder, dev: Slot, terminal: boolean): void {
-  const { p } = b;
-  p.field("the default devices");
-  for (const [name, major, minor] of nodes) p.sys.mknodat(dev, name, S.S_IFCHR | 0o666, (major << 8) | minor);
-  for (const [name, target] of links) p.sys.symlinkat(target, dev, name);
-  for (const name of ["pts", "mqueue", "shm"]) p.sys.mkdirat(dev, name, 0o755);
-  if (terminal) p.sys.mknodat(dev, "console", S.S_IFREG | 0o600, 0);
+/** A mount that is there gets other attributes. */
+function remount(b: Builder, mount: Mount, options: MountOptions): void {
+  const target = b.open(mount.destination, 0);
+  if (options.set !== 0 || options.clear !== 0) setAttributes(b, target, options.set, options.clear, 0);
+  finish(b, target, options);
 }
 
 /** A view of one hierarchy of v1: all of it that the cgroup namespace shows, else the container's own cgroup in it. */
 function hierarchyMount(b: Builder, cgroup: JoinedCgroup, options: MountOptions, ownNamespace: boolean): Slot {
   if (ownNamespace) {
     const { data } = shownAs(cgroup);
-    return newMount(b, "cgroup", "cgroup", { ...options, data });
+    return newMount(b, "cgroup", "cgroup", { set: options.set, data });
   }
   const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
   const tree = b.p.sys.open_tree(AT_FDCWD, directoryOf(cgroup), flags);
@@ -114,13 +105,12 @@ function hierarchyMount(b: Builder, cgroup: JoinedCgroup, options: MountOptions,
 }
 
 /** The hierarchies the container was put in, and no others: v1 as directories of a tmpfs, v2 as it is. */
-function cgroupMount(b: Builder, spec: Spec, mount: Mount, options: MountOptions, cgroups: CgroupPlan): void {
+function cgroupMount(b: Builder, mount: Mount, options: MountOptions, context: MountContext): void {
   const { p } = b;
-  const namespaces = (spec.linux?.namespaces ?? []).map(({ type }) => type);
-  const ownNamespace = namespaces.includes("cgroup");
+  const { cgroups, ownCgroups, inUserNamespace } = context;
   if (cgroups.mode === "v2") {
     let tree: Slot;
-    if (ownNamespace || !namespaces.includes("user")) tree = newMount(b, "cgroup2", "cgroup", options);
+    if (ownCgroups || !inUserNamespace) tree = newMount(b, "cgroup2", "cgroup", options);
     else {
       // A user namespace may mount what its own cgroup namespace shows, and nothing else of v2.
       const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | AT.AT_RECURSIVE;
@@ -128,10 +118,13 @@ function cgroupMount(b: Builder, spec: Spec, mount: Mount, options: MountOptions
       setAttributes(b, tree, options.set, options.clear, 0, AT.AT_RECURSIVE);
     }
     b.attach(tree, b.ensure(mount.destination, "directory"));
+    finish(b, tree, options);
     return;
   }
-  const writable = { ...options, set: options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY, data: [["mode", "755"]] as const };
-  const top = newMount(b, "tmpfs", "cgroup", writable);
+  const top = newMount(b, "tmpfs", "cgroup", {
+    set: options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY,
+    data: [["mode", "755"]],
+  });
   const joined = cgroups.joined.filter(({ hierarchy }) => hierarchy !== "");
   for (const cgroup of joined) {
     const { name, links } = shownAs(cgroup);
@@ -140,41 +133,56 @@ function cgroupMount(b: Builder, spec: Spec, mount: Mount, options: MountOptions
   }
   b.attach(top, b.ensure(mount.destination, "directory"));
   for (const cgroup of joined) {
-    const hierarchy = hierarchyMount(b, cgroup, options, ownNamespace);
+    const hierarchy = hierarchyMount(b, cgroup, options, ownCgroups);
     b.attach(hierarchy, p.sys.openat(top, shownAs(cgroup).name, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
   }
   if ((options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY) !== 0) setAttributes(b, top, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
+  finish(b, top, options);
 }
 
-const ownTypes = new Set(["proc", "tmpfs", "devpts", "sysfs", "mqueue"]);
+/** A file system that is made for the container. */
+function makeMount(
+  b: Builder,
+  spec: Spec,
+  mount: Mount,
+  options: MountOptions,
+  context: MountContext,
+  mounted: Mounted,
+  field: string,
+): void {
+  const type = mount.type as string;
+  const made = newMount(b, type, mount.source ?? type, options);
+  const isDev = type === "tmpfs" && mount.destination === "/dev";
+  if (isDev) fillDev(b, made, spec, context.inUserNamespace, true);
+  if (options.copyUp) copyUp(b, mount.destination, made, context.copyUp.get(mount.destination) ?? []);
+  b.p.field(field);
+  b.attach(made, b.ensure(mount.destination, "directory"));
+  finish(b, made, options);
+  if (isDev) mounted.dev = made;
+  else if (type === "proc" && mount.destination === "/proc") mounted.proc = made;
+  else if (type === "devpts") mounted.pts = made;
+}
 
 /** Every entry of `mounts`, in order. */
-export function makeMounts(b: Builder, spec: Spec, cgroups: CgroupPlan, kinds: SourceKinds): Mounted {
-  const { p } = b;
+export function makeMounts(b: Builder, spec: Spec, context: MountContext): Mounted {
   const mounted: Mounted = { proc: undefined, dev: undefined, pts: undefined };
+  let devIsBound = false;
   (spec.mounts ?? []).forEach((mount, index) => {
-    const field = `mounts[${index}]`;
-    p.field(`${field}, ${mount.destination}`);
-    const options = readMountOptions(mount.options ?? [], field);
-    if (mount.type === "bind" || options.bind !== "no") {
-      bindMount(b, mount, options, kinds);
-      return;
-    }
-    if (mount.type === "cgroup" || mount.type === "cgroup2") {
-      cgroupMount(b, spec, mount, options, cgroups);
-      return;
-    }
-    if (mount.type === undefined || !ownTypes.has(mount.type))
-      throw new OciboxError("UNSUPPORTED", `${field}: the file system "${mount.type ?? ""}" is not supported yet`);
-    const made = newMount(b, mount.type, mount.source ?? mount.type, options);
-    const isDev = mount.type === "tmpfs" && mount.destination === "/dev";
-    if (isDev) fillDev(b, made, spec.process?.terminal === true);
-    p.field(`${field}, ${mount.destination}`);
-    b.attach(made, b.ensure(mount.destination, "directory"));
-    if (isDev) mounted.dev = made;
-    else if (mount.type === "proc" && mount.destination === "/proc") mounted.proc = made;
-    else if (mount.type === "devpts") mounted.pts = made;
+    const field = `mounts[${index}], ${mount.destination}`;
+    b.p.field(field);
+    const options = readMountOptions(mount.options ?? []);
+    if (options.remount) remount(b, mount, options);
+    else if (mount.type === "bind" || options.bind !== "no") {
+      if (mount.destination === "/dev") devIsBound = true;
+      bindMount(b, mount, options, context, index);
+    } else if (mount.type === "cgroup" || mount.type === "cgroup2") cgroupMount(b, mount, options, context);
+    else if (mount.type === undefined)
+      throw new OciboxError("INVALID", `mounts[${index}] has neither a type nor the option "bind"`);
+    else makeMount(b, spec, mount, options, context, mounted, field);
   });
+  // A /dev of the image's own is filled like one of ours; one that was bound in is somebody else's.
+  if (mounted.dev === undefined && !devIsBound)
+    fillDev(b, b.ensure("/dev", "directory"), spec, context.inUserNamespace, false);
   return mounted;
 }
 
@@ -185,7 +193,7 @@ export function makeMounts(b: Builder, spec: Spec, cgroups: CgroupPlan, kinds: S
 export function coverDirectory(b: Builder, paths: readonly string[], place: string): Slot | undefined {
   if (paths.length === 0) return undefined;
   b.p.field("linux.maskedPaths");
-  const options = readMountOptions(["ro", "nosuid", "nodev", "noexec"], "linux.maskedPaths");
+  const options = readMountOptions(["ro", "nosuid", "nodev", "noexec"]);
   const empty = newMount(b, "tmpfs", "tmpfs", { ...options, data: [["nr_inodes", "2"]] });
   b.p.sys.move_mount(empty, "", AT_FDCWD, place, MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH);
   return empty;
@@ -195,17 +203,20 @@ export function coverDirectory(b: Builder, paths: readonly string[], place: stri
  * maskedPaths: a file is covered by our own /dev/null, which nothing in the image can have made, a directory by an
  * empty read-only tmpfs. Paths that are not there need no mask.
  */
-export function maskPaths(b: Builder, paths: readonly string[], dev: Slot | undefined, empty: Slot | undefined): void {
+export function maskPaths(b: Builder, spec: Spec, mounted: Mounted, empty: Slot | undefined): void {
   if (empty === undefined) return;
-  if (dev === undefined)
-    throw new OciboxError("UNSUPPORTED", "linux.maskedPaths without a tmpfs on /dev is not supported yet");
   const { p } = b;
   p.field("linux.maskedPaths");
-  const nothing = p.sys.openat(dev, "null", O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
-  paths.forEach((path, index) => {
+  const own = mounted.dev !== undefined && !(spec.linux?.namespaces ?? []).some((each) => each.type === "user");
+  const nothing = own
+    ? p.sys.openat(mounted.dev as Slot, "null", O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0)
+    : p.sys.openat(AT_FDCWD, "/dev/null", O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
+  const sysIsOurs = (spec.mounts ?? []).some((mount) => mount.destination === "/sys" && mount.type === "sysfs");
+  (spec.linux?.maskedPaths ?? []).forEach((path, index) => {
     p.field(`linux.maskedPaths[${index}], ${path}`);
     const next = p.newLabel(`masked ${path}`);
-    const kind = kernelPaths.get(path);
+    const ours = path.startsWith("/sys/") ? sysIsOurs : mounted.proc !== undefined;
+    const kind = ours ? kernelPaths.get(path) : undefined;
     if (kind !== undefined) {
       const flags = kind === "directory" ? O.O_DIRECTORY : 0;
       const target = p.orElse(next, "ENOENT", "EACCES").openat2(b.root, path.slice(1), inRoot(flags), openHowSize);

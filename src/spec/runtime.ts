@@ -7,7 +7,7 @@ export interface Spec {
   hostname?: string;
   domainname?: string;
   mounts?: Mount[];
-  hooks?: unknown;
+  hooks?: Hooks;
   annotations?: Record<string, string>;
   linux?: Linux;
 }
@@ -25,6 +25,9 @@ export interface Process {
   apparmorProfile?: string;
   selinuxLabel?: string;
   oomScoreAdj?: number;
+  scheduler?: Scheduler;
+  ioPriority?: { class: string; priority?: number };
+  execCPUAffinity?: { initial?: string; final?: string };
 }
 
 interface User {
@@ -34,13 +37,9 @@ interface User {
   additionalGids?: number[];
 }
 
-interface Capabilities {
-  bounding?: string[];
-  effective?: string[];
-  inheritable?: string[];
-  permitted?: string[];
-  ambient?: string[];
-}
+const capabilitySets = ["bounding", "effective", "inheritable", "permitted", "ambient"] as const;
+
+type Capabilities = { [set in (typeof capabilitySets)[number]]?: string[] };
 
 export interface Rlimit {
   type: string;
@@ -48,28 +47,61 @@ export interface Rlimit {
   hard: number;
 }
 
+export interface Scheduler {
+  policy: string;
+  nice?: number;
+  priority?: number;
+  flags?: string[];
+  runtime?: number;
+  deadline?: number;
+  period?: number;
+}
+
 export interface Mount {
   destination: string;
   type?: string;
   source?: string;
   options?: string[];
-  uidMappings?: unknown;
-  gidMappings?: unknown;
+  uidMappings?: IdMapping[];
+  gidMappings?: IdMapping[];
 }
 
-interface IdMapping {
+export interface IdMapping {
   containerID: number;
   hostID: number;
   size: number;
 }
 
-export type NamespaceType = "pid" | "network" | "mount" | "ipc" | "uts" | "user" | "cgroup" | "time";
+const hookNames = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] as const;
+
+export type HookName = (typeof hookNames)[number];
+
+export interface Hook {
+  path: string;
+  args?: string[];
+  env?: string[];
+  /** Seconds. */
+  timeout?: number;
+}
+
+type Hooks = { [name in HookName]?: Hook[] };
+
+const namespaceTypes = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"] as const;
+
+export type NamespaceType = (typeof namespaceTypes)[number];
+
+export interface Namespace {
+  type: NamespaceType;
+  path?: string;
+}
 
 export interface Linux {
-  namespaces?: { type: NamespaceType; path?: string }[];
+  namespaces?: Namespace[];
   uidMappings?: IdMapping[];
   gidMappings?: IdMapping[];
-  devices?: unknown[];
+  timeOffsets?: Record<string, { secs?: number; nanosecs?: number }>;
+  devices?: Device[];
+  netDevices?: Record<string, { name?: string }>;
   cgroupsPath?: string;
   resources?: Resources;
   rootfsPropagation?: string;
@@ -78,6 +110,27 @@ export interface Linux {
   maskedPaths?: string[];
   readonlyPaths?: string[];
   mountLabel?: string;
+  personality?: { domain: string; flags?: string[] };
+  memoryPolicy?: { mode: string; nodes?: string; flags?: string[] };
+  intelRdt?: IntelRdt;
+}
+
+interface IntelRdt {
+  closID?: string;
+  schemata?: string[];
+  l3CacheSchema?: string;
+  memBwSchema?: string;
+  enableMonitoring?: boolean;
+}
+
+export interface Device {
+  type: string;
+  path: string;
+  major?: number;
+  minor?: number;
+  fileMode?: number;
+  uid?: number;
+  gid?: number;
 }
 
 export interface DeviceRule {
@@ -153,6 +206,7 @@ export interface LinuxSeccomp {
   architectures?: string[];
   flags?: string[];
   listenerPath?: string;
+  listenerMetadata?: string;
   syscalls?: LinuxSyscall[];
 }
 

@@ -26,6 +26,8 @@ const headers = `#define _GNU_SOURCE
 #include <net/if.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
+#define sched_param linux_sched_param
+#include <linux/sched/types.h>
 #include <linux/filter.h>
 #include <linux/capability.h>
 #include <linux/prctl.h>
@@ -91,6 +93,8 @@ interface InC {
 }
 
 const inC: Partial<Record<LayoutName, InC>> = {
+  // SCHED_ATTR_SIZE_VER0: the kernel is told how much there is.
+  sched_attr: { type: "struct sched_attr", until: "sched_util_min" },
   bpf_prog_load: { type: "union bpf_attr", until: "prog_name" },
   bpf_prog_attach: { type: "union bpf_attr", until: "replace_bpf_fd" },
   rlimit64: { type: "struct rlimit64" },

@@ -37,7 +37,7 @@ export function contain(p: Recorder, body: (p: Recorder) => void, terminal?: { m
   const pid = p.sys.clone3(struct<Slot>("clone_args", { flags: 0x1000 | namespaces, pidfd, exit_signal: 17 }), 88);
   p.branch(pid, "==", 0, child);
   p.sys.close(p.half(pair, 1));
-  p.add({ op: "await", socket: p.half(pair, 0) });
+  p.add({ op: "await", socket: p.half(pair, 0), byte: false });
   const master = terminal?.master ?? null;
   p.add({ op: "supervise", pid, pidfd, terminal: master, interactive: terminal?.interactive ?? false, code });
   p.place(end);

@@ -1,0 +1,189 @@
+/**
+ * The OCI runtime's command line: `ocibox oci …`, and any name that ends in runc, crun or -oci. There is no standard for
+ * it; what runc says and how it ends is what other programs go by.
+ */
+import { AT_FDCWD, O } from "../../../ffi/constants.ts";
+import { attempt, SyscallError } from "../../../ffi/direct.ts";
+import { writeFully } from "../../../ffi/files.ts";
+import { OciboxError, reason } from "../../errors.ts";
+import { runtimeSpecVersion } from "../../spec/version.ts";
+import { print } from "../output.ts";
+import {
+  type OciCommand,
+  type OciFlags,
+  OciGiven,
+  type OciGlobals,
+  OciHelpAsked,
+  readOciFlags,
+  UsageError,
+} from "./options.ts";
+
+/** One import a command: it is loaded when it is used. */
+const commands: Readonly<Record<string, readonly [summary: string, load: () => Promise<{ command: OciCommand }>]>> = {
+  create: ["create a container", () => import("./create.ts")],
+  delete: ["delete any resources held by the container", () => import("./delete.ts")],
+  kill: ["send a signal to the container's init process", () => import("./kill.ts")],
+  list: ["list containers with the given root", () => import("./list.ts")],
+  pause: ["suspend all processes inside the container", () => import("./pause.ts")],
+  ps: ["display the processes running inside a container", () => import("./ps.ts")],
+  resume: ["resume all processes that have been previously paused", () => import("./resume.ts")],
+  run: ["create and run a container", () => import("./run.ts")],
+  start: ["execute the user defined process in a created container", () => import("./start.ts")],
+  state: ["output the state of a container", () => import("./state.ts")],
+};
+
+/** What runc has and this program has not yet. */
+const missing = new Set(["checkpoint", "events", "exec", "features", "restore", "spec", "update"]);
+
+const globalFlags: OciFlags = {
+  debug: { help: "enable debug logging" },
+  log: { value: "text", help: "file to write logs to (default: standard error alone)" },
+  "log-format": { value: "text", help: 'log format, "text" or "json" (default: "text")' },
+  root: { value: "text", help: "root directory for storage of container state" },
+  "systemd-cgroup": { help: 'use systemd for cgroups; cgroupsPath is then "slice:prefix:name"' },
+  "cgroup-manager": { value: "text", help: '"cgroupfs", "systemd" or "disabled" (default: "cgroupfs")' },
+  rootless: { value: "text", help: '"true", "false" or "auto": accepted, and found out by itself' },
+  criu: { value: "text", help: "accepted for older callers" },
+  version: { short: "v", help: "print the version" },
+};
+
+function defaultRoot(): string {
+  if (attempt("geteuid") === 0) return "/run/ocibox/oci";
+  return `${Bun.env.XDG_RUNTIME_DIR ?? `/tmp/ocibox-${attempt("geteuid")}`}/ocibox/oci`;
+}
+
+function readGlobals(values: ReadonlyMap<string, readonly string[]>, name: string, version: string): OciGlobals {
+  const given = new OciGiven([], values);
+  const logFormat = given.text("log-format") ?? "text";
+  if (logFormat !== "text" && logFormat !== "json") throw new OciboxError("USAGE", `invalid log-format: ${logFormat}`);
+  const cgroupManager = given.text("cgroup-manager") ?? (given.flag("systemd-cgroup") ? "systemd" : "cgroupfs");
+  if (cgroupManager !== "cgroupfs" && cgroupManager !== "systemd" && cgroupManager !== "disabled")
+    throw new OciboxError("USAGE", `unknown cgroup manager "${cgroupManager}": it is cgroupfs, systemd or disabled`);
+  const root = given.text("root") ?? defaultRoot();
+  return {
+    root: root.startsWith("/") ? root : `${process.cwd()}/${root}`,
+    log: given.text("log"),
+    logFormat,
+    systemdCgroup: cgroupManager === "systemd",
+    cgroupManager,
+    debug: given.flag("debug"),
+    name,
+    version,
+  };
+}
+
+/** What stands around a message in a log, so that init can write the same. */
+export function logFrame(format: "text" | "json", level = "error"): readonly [prefix: string, suffix: string] {
+  const time = new Date().toISOString().replace(/\.\d+Z$/, "Z");
+  if (format === "json") return [`{"level":"${level}","msg":"`, `","time":"${time}"}\n`];
+  return [`time="${time}" level=${level} msg="`, '"\n'];
+}
+
+function logLine(format: "text" | "json", message: string): string {
+  const [prefix, suffix] = logFrame(format);
+  return `${prefix}${JSON.stringify(message).slice(1, -1)}${suffix}`;
+}
+
+function appendTo(path: string, text: string): void {
+  const fd = attempt("openat", AT_FDCWD, path, O.O_WRONLY | O.O_CREAT | O.O_APPEND | O.O_CLOEXEC, 0o644);
+  if (fd < 0) return;
+  writeFully(fd, text);
+  attempt("close", fd);
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof OciboxError) return error.hint === undefined ? error.message : `${error.message}; ${error.hint}`;
+  if (error instanceof SyscallError) return error.message;
+  return `this should not happen: ${reason(error)}`;
+}
+
+function tell(globals: Pick<OciGlobals, "log" | "logFormat"> | undefined, message: string): void {
+  // On stderr as well, always as text: whoever called may look only there.
+  try {
+    writeFully(2, logLine("text", message));
+  } catch {
+    // nobody reads it
+  }
+  if (globals?.log !== undefined) appendTo(globals.log, logLine(globals.logFormat, message));
+}
+
+async function showVersion(name: string, version: string): Promise<number> {
+  print(`${name} version ${version}\ncommit: ocibox-${version}\nspec: ${runtimeSpecVersion}`);
+  return 0;
+}
+
+async function showOverview(name: string, version: string): Promise<number> {
+  const { overview, showText } = await import("./help.ts");
+  showText(
+    overview(
+      name,
+      version,
+      Object.entries(commands).map(([key, [summary]]) => [key, summary]),
+      globalFlags,
+    ),
+  );
+  return 0;
+}
+
+async function showCommandHelp(name: string, word: string, command: OciCommand): Promise<void> {
+  const { commandHelp, showText } = await import("./help.ts");
+  showText(commandHelp(name, word, command));
+}
+
+/** @param name what it was called by @returns the exit code; errors are told here, as runc tells them */
+export async function callOci(name: string, argv: readonly string[], version: string): Promise<number> {
+  let globals: OciGlobals | undefined;
+  let command: OciCommand | undefined;
+  try {
+    const { words, values } = readOciFlags(argv, globalFlags, true);
+    if (values.has("version")) return await showVersion(name, version);
+    globals = readGlobals(values, name, version);
+    const [word = "help", ...rest] = words;
+    if (word === "help" || word === "h") {
+      const about = rest[0] === undefined ? undefined : commands[rest[0]];
+      if (about === undefined) return await showOverview(name, version);
+      await showCommandHelp(name, rest[0] as string, (await about[1]()).command);
+      return 0;
+    }
+    const found = Object.hasOwn(commands, word) ? commands[word] : undefined;
+    if (missing.has(word))
+      throw new OciboxError("UNSUPPORTED", `the command "${word}" of the OCI runtime is not there yet`);
+    if (found === undefined) {
+      tell(globals, `No help topic for '${word}'`);
+      return 3;
+    }
+    command = (await found[1]()).command;
+    return await callCommand(command, word, rest, globals);
+  } catch (error) {
+    if (error instanceof OciHelpAsked) return showOverview(name, version);
+    tell(globals, `${command?.errorPrefix ?? ""}${messageOf(error)}`);
+    return command?.errorCode ?? 1;
+  }
+}
+
+async function callCommand(
+  command: OciCommand,
+  word: string,
+  rest: readonly string[],
+  globals: OciGlobals,
+): Promise<number> {
+  try {
+    const { words, values } = readOciFlags(rest, command.flags, command.stopAtFirst === true);
+    const [least, most] = command.words;
+    if (words.length < least || words.length > most) {
+      const wanted = least === most ? `exactly ${least}` : `a minimum of ${least}`;
+      throw new UsageError(`${globals.name}: "${word}" requires ${wanted} argument(s)`);
+    }
+    return await command.run(new OciGiven(words, values), globals);
+  } catch (error) {
+    if (error instanceof OciHelpAsked) {
+      await showCommandHelp(globals.name, word, command);
+      return 0;
+    }
+    if (error instanceof UsageError) {
+      print(`Incorrect Usage${error.detail === undefined ? "." : `: ${error.detail}`}\n`);
+      await showCommandHelp(globals.name, word, command);
+    }
+    throw error;
+  }
+}

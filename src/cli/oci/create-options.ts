@@ -1,0 +1,84 @@
+/** What `create` and `run` have in common. */
+import { AT_FDCWD, O } from "../../../ffi/constants.ts";
+import { direct } from "../../../ffi/direct.ts";
+import { type ErrnoName, errnoOf, errnoTable } from "../../../ffi/errno.ts";
+import type { Step } from "../../../ffi/plan.ts";
+import { OciboxError } from "../../errors.ts";
+import type { ErrorSink } from "../../plan/context.ts";
+import { absolutePath } from "../../runtime/bundle.ts";
+import { type CreateRequest, inherit } from "../../runtime/create.ts";
+import { print } from "../output.ts";
+import { logFrame } from "./call.ts";
+import type { OciFlags, OciGiven, OciGlobals } from "./options.ts";
+
+export const createFlags: OciFlags = {
+  bundle: {
+    short: "b",
+    value: "text",
+    help: "path to the root of the bundle directory, defaults to the current directory",
+  },
+  "console-socket": {
+    value: "text",
+    help: "path to an AF_UNIX socket which will receive the master end of the console's pseudoterminal",
+  },
+  "pidfd-socket": { value: "text", help: "path to an AF_UNIX socket which will receive a pidfd of the process" },
+  "pid-file": { value: "text", help: "specify the file to write the process id to" },
+  "no-pivot": { help: "accepted: the root is always pivoted to, which works on a ramdisk too" },
+  "no-new-keyring": { help: "do not create a new session keyring for the container" },
+  "preserve-fds": { value: "number", help: "pass N additional file descriptors to the container" },
+  explain: { help: "print the plan of system calls and run nothing" },
+  inject: { value: "text", help: "for tests: let a step of the plan fail" },
+};
+
+/** Where init tells failures: on stderr as text, and in the log as it is asked for. */
+export function sinksFor(globals: OciGlobals): ErrorSink[] {
+  const [prefix, suffix] = logFrame("text");
+  const sinks: ErrorSink[] = [{ fd: 2, prefix, suffix }];
+  if (globals.log === undefined) return sinks;
+  const flags = O.O_WRONLY | O.O_CREAT | O.O_APPEND | O.O_CLOEXEC;
+  const fd = inherit(direct.openat(AT_FDCWD, globals.log, flags, 0o644));
+  const [before, after] = logFrame(globals.logFormat);
+  return [...sinks, { fd, prefix: before, suffix: after }];
+}
+
+/** "12" or "12=ENOSPC": which step of the plan fails, and how. */
+function faultOf(text: string | undefined): CreateRequest["fault"] {
+  if (text === undefined) return undefined;
+  const [step = "", name = "EIO"] = text.split("=");
+  if (!/^\d+$/.test(step) || !Object.hasOwn(errnoTable, name))
+    throw new OciboxError("USAGE", `--inject is "${text}", not STEP or STEP=ERRNO`);
+  return { step: Number(step), errno: errnoOf(name as ErrnoName) };
+}
+
+async function explainerFor(given: OciGiven): Promise<((steps: readonly Step[]) => void) | undefined> {
+  if (!given.flag("explain")) return undefined;
+  const { explain } = await import("../../../ffi/explain.ts");
+  return (steps) => print(explain(steps).replace(/\n$/, ""));
+}
+
+function absolute(path: string | undefined): string | undefined {
+  return path === undefined ? undefined : absolutePath(path, process.cwd());
+}
+
+export async function createRequest(
+  given: OciGiven,
+  globals: OciGlobals,
+  mode: CreateRequest["mode"],
+): Promise<CreateRequest> {
+  return {
+    id: given.id,
+    bundle: absolutePath(given.text("bundle") ?? ".", process.cwd()),
+    root: globals.root,
+    mode,
+    keep: given.flag("keep"),
+    pidFile: absolute(given.text("pid-file")),
+    consoleSocket: absolute(given.text("console-socket")),
+    pidfdSocket: absolute(given.text("pidfd-socket")),
+    preserveFds: given.number("preserve-fds") ?? 0,
+    newKeyring: !given.flag("no-new-keyring"),
+    cgroupManager: globals.cgroupManager,
+    sinks: () => sinksFor(globals),
+    explain: await explainerFor(given),
+    fault: faultOf(given.text("inject")),
+  };
+}

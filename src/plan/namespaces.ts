@@ -1,0 +1,139 @@
+/** linux.namespaces, uidMappings, gidMappings, timeOffsets as steps. namespaces(7), user_namespaces(7), time_namespaces(7) */
+import { AT_FDCWD, CLONE, O } from "../../ffi/constants.ts";
+import type { Slot } from "../../ffi/plan.ts";
+import { OciboxError } from "../errors.ts";
+import type { IdMapping, Linux, Namespace, NamespaceType, Spec } from "../spec/runtime.ts";
+import type { Builder } from "./builder.ts";
+
+const cloneFlags: Readonly<Record<NamespaceType, number>> = {
+  pid: CLONE.CLONE_NEWPID,
+  network: CLONE.CLONE_NEWNET,
+  mount: CLONE.CLONE_NEWNS,
+  ipc: CLONE.CLONE_NEWIPC,
+  uts: CLONE.CLONE_NEWUTS,
+  user: CLONE.CLONE_NEWUSER,
+  cgroup: CLONE.CLONE_NEWCGROUP,
+  time: CLONE.CLONE_NEWTIME,
+};
+
+/** A container's namespaces, by how it comes into them. */
+export class Namespaces {
+  readonly #all: readonly Namespace[];
+
+  /** @throws OciboxError INVALID for one that is named twice, or that contradicts another field */
+  constructor(readonly linux: Linux) {
+    this.#all = linux.namespaces ?? [];
+    const seen = new Set<NamespaceType>();
+    for (const { type } of this.#all) {
+      if (seen.has(type)) throw new OciboxError("INVALID", `linux.namespaces has the type "${type}" twice`);
+      seen.add(type);
+    }
+    if (!seen.has("mount"))
+      throw new OciboxError(
+        "UNSUPPORTED",
+        "linux.namespaces has no mount namespace, without which ocibox runs nothing",
+      );
+    const mapped = (linux.uidMappings ?? []).length > 0 || (linux.gidMappings ?? []).length > 0;
+    if (mapped && !seen.has("user"))
+      throw new OciboxError("INVALID", "linux.uidMappings and gidMappings want a user namespace in linux.namespaces");
+    if (this.isNew("user") && !mapped)
+      throw new OciboxError("INVALID", "a new user namespace wants linux.uidMappings and linux.gidMappings");
+    if (linux.timeOffsets !== undefined && Object.keys(linux.timeOffsets).length > 0 && !this.isNew("time"))
+      throw new OciboxError("INVALID", "linux.timeOffsets wants a new time namespace in linux.namespaces");
+  }
+
+  /** Whether the container has this namespace apart from the runtime's own. */
+  has(type: NamespaceType): boolean {
+    return this.#all.some((each) => each.type === type);
+  }
+
+  isNew(type: NamespaceType): boolean {
+    return this.#all.some((each) => each.type === type && (each.path ?? "") === "");
+  }
+
+  pathOf(type: NamespaceType): string | undefined {
+    return this.#all.find((each) => each.type === type)?.path || undefined;
+  }
+
+  /** What clone3 makes. The cgroup namespace is entered from inside the cgroup; the time namespace by the parent. */
+  get cloneFlags(): number {
+    let flags = 0;
+    for (const { type } of this.#all)
+      if (this.isNew(type) && type !== "cgroup" && type !== "time") flags += cloneFlags[type];
+    return flags;
+  }
+
+  /** Those that are joined by the child itself, the user namespace first: its rights are what the others ask for. */
+  get joined(): readonly { type: NamespaceType; path: string; flag: number }[] {
+    const order: readonly NamespaceType[] = ["user", "ipc", "uts", "network", "cgroup", "mount"];
+    return order.flatMap((type) => {
+      const path = this.pathOf(type);
+      return path === undefined ? [] : [{ type, path, flag: cloneFlags[type] }];
+    });
+  }
+}
+
+export function namespacesOf(spec: Spec): Namespaces {
+  return new Namespaces(spec.linux ?? {});
+}
+
+/** What only the parent can join for its child: setns(2) of a PID or time namespace is for the children to come. */
+export function joinForChildren(b: Builder, namespaces: Namespaces, linux: Linux): void {
+  const { p } = b;
+  for (const type of ["pid", "time"] as const) {
+    const path = namespaces.pathOf(type);
+    if (path === undefined) continue;
+    p.field(`linux.namespaces[${type}].path`);
+    const fd = p.sys.openat(AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
+    p.sys.setns(fd, cloneFlags[type]);
+    b.close(fd);
+  }
+  if (!namespaces.isNew("time")) return;
+  p.field("linux.namespaces[time]");
+  p.sys.unshare(CLONE.CLONE_NEWTIME);
+  for (const clock in linux.timeOffsets ?? {}) {
+    p.field(`linux.timeOffsets[${clock}]`);
+    if (clock !== "monotonic" && clock !== "boottime")
+      throw new OciboxError("INVALID", `linux.timeOffsets has no clock ${JSON.stringify(clock)}`);
+    const { secs = 0, nanosecs = 0 } = linux.timeOffsets?.[clock] ?? {};
+    b.write(AT_FDCWD, "/proc/self/timens_offsets", `${clock} ${secs} ${nanosecs}`);
+  }
+}
+
+/** Opened before the child changes anything, joined in the order that the kernel's rights ask for. */
+export function joinByPath(b: Builder, namespaces: Namespaces): void {
+  const { p } = b;
+  const opened = namespaces.joined.map(({ type, path, flag }) => {
+    p.field(`linux.namespaces[${type}].path`);
+    return { type, flag, fd: p.sys.openat(AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0) };
+  });
+  for (const { type, flag, fd } of opened) {
+    p.field(`linux.namespaces[${type}].path`);
+    p.sys.setns(fd, flag);
+    p.sys.close(fd);
+  }
+}
+
+function mappingText(mappings: readonly IdMapping[]): string {
+  return mappings.map(({ containerID, hostID, size }) => `${containerID} ${hostID} ${size}\n`).join("");
+}
+
+/** Parent: the maps of a new user namespace, in one write each; user_namespaces(7), "Defining user and group ID mappings". */
+export function writeMaps(
+  b: Builder,
+  pid: Slot,
+  maps: { readonly uidMappings?: readonly IdMapping[]; readonly gidMappings?: readonly IdMapping[] },
+  privileged: boolean,
+): void {
+  const { p } = b;
+  const put = (file: string, text: string): void => {
+    const fd = p.sys.openat(AT_FDCWD, { format: ["/proc/", pid, `/${file}`] }, O.O_WRONLY | O.O_CLOEXEC, 0);
+    p.sys.write(fd, text, text.length);
+    b.close(fd);
+  };
+  p.field("linux.uidMappings");
+  put("uid_map", mappingText(maps.uidMappings ?? []));
+  p.field("linux.gidMappings");
+  if (!privileged) put("setgroups", "deny");
+  put("gid_map", mappingText(maps.gidMappings ?? []));
+}

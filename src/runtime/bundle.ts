@@ -1,0 +1,143 @@
+/** A bundle on disk, and what a plan must know of the host because of it. runtime-spec, bundle.md */
+import { AT_FDCWD, O, S } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { namesIn, readText } from "../../ffi/files.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
+import { OciboxError } from "../errors.ts";
+import type { CopyUpEntry } from "../plan/devices.ts";
+import { readMountOptions } from "../plan/options.ts";
+import type { Spec } from "../spec/runtime.ts";
+import { decodeSpec } from "../spec/runtime-decode.ts";
+import { readInRoot } from "./read-in-root.ts";
+
+const mostConfig = 16 << 20;
+const mostPasswd = 4 << 20;
+
+export interface Bundle {
+  readonly directory: string;
+  readonly spec: Spec;
+  /** config.json as it is. */
+  readonly text: string;
+  /** root.path, absolute. */
+  readonly rootfs: string;
+}
+
+export function absolutePath(path: string, base: string): string {
+  const full = path.startsWith("/") ? path : `${base}/${path}`;
+  const parts: string[] = [];
+  for (const part of full.split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return `/${parts.join("/")}`;
+}
+
+function kindOf(path: string): "directory" | "file" | undefined {
+  const stat = alloc(256);
+  if (attempt("statx", AT_FDCWD, path, 0, 1, stat) < 0) return undefined;
+  return (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR ? "directory" : "file";
+}
+
+/** @throws OciboxError naming the path, or the field of config.json */
+export function loadBundle(directory: string): Bundle {
+  const text = readText(`${directory}/config.json`, mostConfig);
+  if (text === undefined)
+    throw new OciboxError("NOT_FOUND", `JSON specification file ${directory}/config.json not found`);
+  const spec = decodeSpec(text);
+  const path = spec.root?.path ?? "";
+  if (path === "") throw new OciboxError("INVALID", "root.path is empty");
+  const rootfs = absolutePath(path, directory);
+  if (kindOf(rootfs) !== "directory")
+    throw new OciboxError("NOT_FOUND", `root.path: the directory "${rootfs}" is not there: no such file or directory`);
+  return { directory, spec, text, rootfs };
+}
+
+/** What each bind's source is; the plan cannot look. One that is not there is told by the kernel when it is mounted. */
+export function sourceKinds(spec: Spec): Map<string, "directory" | "file"> {
+  const kinds = new Map<string, "directory" | "file">();
+  for (const mount of spec.mounts ?? []) {
+    const binds = mount.type === "bind" || mount.options?.some((each) => each === "bind" || each === "rbind") === true;
+    if (!binds || mount.source === undefined) continue;
+    const kind = kindOf(mount.source);
+    if (kind !== undefined) kinds.set(mount.source, kind);
+  }
+  return kinds;
+}
+
+const mostCopied = 4096;
+
+function entriesBelow(root: string, relative: string, found: CopyUpEntry[]): void {
+  for (const name of namesIn(`${root}/${relative}`).sort()) {
+    if (found.length >= mostCopied)
+      throw new OciboxError("UNSUPPORTED", `tmpcopyup: there is more than ${mostCopied} entries under "${root}"`);
+    const path = relative === "" ? name : `${relative}/${name}`;
+    const stat = alloc(256);
+    direct.statx(AT_FDCWD, `${root}/${path}`, 0x100, 0x7ff, stat);
+    const mode = readField("statx", stat, "stx_mode");
+    const kind = mode & S.S_IFMT;
+    if (kind !== S.S_IFREG && kind !== S.S_IFDIR && kind !== S.S_IFLNK) continue;
+    const common = {
+      path,
+      mode,
+      uid: readField("statx", stat, "stx_uid"),
+      gid: readField("statx", stat, "stx_gid"),
+      size: kind === S.S_IFREG ? readField("statx", stat, "stx_size") : 0,
+    };
+    if (kind === S.S_IFLNK) {
+      const target = alloc(4096);
+      const length = direct.readlinkat(AT_FDCWD, `${root}/${path}`, target, 4096);
+      found.push({ ...common, target: new TextDecoder().decode(target.subarray(0, length)) });
+    } else found.push(common);
+    if (kind === S.S_IFDIR) entriesBelow(root, path, found);
+  }
+}
+
+/** What tmpcopyup finds, for the plan to copy. */
+export function copyUps(spec: Spec, rootfs: string): Map<string, readonly CopyUpEntry[]> {
+  const found = new Map<string, readonly CopyUpEntry[]>();
+  for (const mount of spec.mounts ?? []) {
+    if (mount.type !== "tmpfs" || !readMountOptions(mount.options ?? []).copyUp) continue;
+    using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+    // Inside the root, whatever links lead there: the plan looks in the same way.
+    const place = openInRoot(root.fd, mount.destination);
+    if (place === undefined) continue;
+    using directory = place;
+    const entries: CopyUpEntry[] = [];
+    entriesBelow(`/proc/self/fd/${directory.fd}`, "", entries);
+    found.set(mount.destination, entries);
+  }
+  return found;
+}
+
+function openInRoot(root: number, path: string): OwnedFd | undefined {
+  const how = { layout: "open_how" as const, fields: { flags: O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, resolve: 0x12 } };
+  const fd = attempt("openat2", root, path.replace(/^\/+/, "") || ".", how, 24);
+  return fd < 0 ? undefined : new OwnedFd(fd);
+}
+
+/** HOME, where the configuration has none: the user's, by the container's own passwd. As runc has it. */
+export function withHome(spec: Spec, rootfs: string): Spec {
+  const { process } = spec;
+  if (process === undefined || (process.env ?? []).some((each) => each.startsWith("HOME="))) return spec;
+  using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+  return {
+    ...spec,
+    process: { ...process, env: [...(process.env ?? []), `HOME=${homeOf(root.fd, process.user.uid)}`] },
+  };
+}
+
+/** The home directory of a user, "/" where the passwd file does not say. */
+function homeOf(root: number, uid: number): string {
+  let text = "";
+  try {
+    text = new TextDecoder().decode(readInRoot(root, "etc/passwd", mostPasswd) ?? new Uint8Array());
+  } catch (error) {
+    if (!(error instanceof OciboxError)) throw error;
+  }
+  for (const line of text.split("\n")) {
+    const fields = line.split(":");
+    if (fields[2] === String(uid) && (fields[5] ?? "").startsWith("/")) return fields[5] as string;
+  }
+  return "/";
+}

@@ -1,0 +1,213 @@
+/** `create` and `run`: a bundle becomes a state directory and a plan, and this process becomes init. */
+import { AT, AT_FDCWD, F, O, S } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
+import { encodePlan } from "../../ffi/encode.ts";
+import { makeDirectories } from "../../ffi/files.ts";
+import { execInit } from "../../ffi/launch.ts";
+import type { Recorder, Step } from "../../ffi/plan.ts";
+import { OciboxError } from "../errors.ts";
+import { planOciCgroups } from "../plan/cgroups/plan.ts";
+import { compile } from "../plan/compile.ts";
+import type { ErrorSink, OciContext, PlanContext } from "../plan/context.ts";
+import { runHooks, type StateText } from "../plan/hooks.ts";
+import type { Spec } from "../spec/runtime.ts";
+import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
+import { cgroupHost } from "./cgroup-host.ts";
+import { hostFacts } from "./host.ts";
+import {
+  bootId,
+  checkId,
+  claimContainer,
+  forgetContainer,
+  type StateRecord,
+  stateDirectory,
+  stateFiles,
+} from "./state.ts";
+
+export interface CreateRequest {
+  readonly id: string;
+  /** Absolute. */
+  readonly bundle: string;
+  readonly root: string;
+  readonly mode: OciContext["mode"];
+  readonly keep: boolean;
+  /** Absolute. */
+  readonly pidFile: string | undefined;
+  readonly consoleSocket: string | undefined;
+  readonly pidfdSocket: string | undefined;
+  readonly preserveFds: number;
+  readonly newKeyring: boolean;
+  readonly cgroupManager: "cgroupfs" | "systemd" | "disabled";
+  /** Made when they are needed. */
+  sinks(): ErrorSink[];
+  readonly explain: ((steps: readonly Step[]) => void) | undefined;
+  readonly fault: { readonly step: number; readonly errno: number } | undefined;
+}
+
+/** Lets a descriptor live on in init. */
+export function inherit(fd: number): number {
+  direct.fcntl(fd, F.F_SETFD, 0);
+  return fd;
+}
+
+/** A connection to a unix socket that somebody waits at. @throws OciboxError HOST */
+function connectTo(path: string, what: string): number {
+  const name = new TextEncoder().encode(path);
+  if (name.byteLength > 107) throw new OciboxError("USAGE", `${what}: the path "${path}" has more than 107 bytes`);
+  const address = new Uint8Array(new ArrayBuffer(name.byteLength + 3));
+  address[0] = 1;
+  address.set(name, 2);
+  const socket = direct.socket(1, 1 | O.O_CLOEXEC, 0);
+  const connected = attempt("connect", socket, address, address.byteLength);
+  if (connected < 0) {
+    direct.close(socket);
+    throw new OciboxError("HOST", `${what}: cannot connect to "${path}" (error ${-connected})`);
+  }
+  return inherit(socket);
+}
+
+/** LISTEN_FDS passes on sockets that were handed to the caller; sd_listen_fds(3). */
+function listenFds(): number {
+  const text = Bun.env.LISTEN_FDS ?? "";
+  return /^\d{1,4}$/.test(text) ? Number(text) : 0;
+}
+
+/** The configuration with all that is left to the runtime filled in. */
+function completed(bundle: Bundle): Spec {
+  const { spec, rootfs } = bundle;
+  const home = withHome(spec, rootfs);
+  const fds = listenFds();
+  const env = [...(home.process?.env ?? []), ...(fds === 0 ? [] : [`LISTEN_FDS=${fds}`, "LISTEN_PID=1"])];
+  const notify = Bun.env.NOTIFY_SOCKET ?? "";
+  const mounts = [...(home.mounts ?? [])];
+  if (notify.startsWith("/")) {
+    env.push("NOTIFY_SOCKET=/run/notify/notify.sock");
+    mounts.push({ destination: "/run/notify/notify.sock", type: "bind", source: notify, options: ["bind"] });
+  }
+  return {
+    ...home,
+    mounts,
+    ...(home.process === undefined ? {} : { process: { ...home.process, env } }),
+  };
+}
+
+/** runtime.md#state, cut where the process id goes. */
+export function stateText(record: StateRecord, status: string): StateText {
+  const { ociVersion, id, bundle, annotations } = record;
+  const head = JSON.stringify({ ociVersion, id, status });
+  const tail = JSON.stringify({ bundle, ...(annotations === undefined ? {} : { annotations }) });
+  return [`${head.slice(0, -1)},"pid":`, `,${tail.slice(1)}`];
+}
+
+function checkTerminal(spec: Spec, request: CreateRequest): void {
+  const detached = request.mode !== "foreground";
+  if (spec.process?.terminal === true && detached && request.consoleSocket === undefined)
+    throw new OciboxError("USAGE", "cannot allocate tty if runc will detach without setting console socket");
+  if (request.consoleSocket !== undefined && (spec.process?.terminal !== true || !detached))
+    throw new OciboxError("USAGE", "cannot use console socket if runc will not detach or allocate tty");
+}
+
+/** The files of a state directory, removed by the plan itself. */
+function forgetSteps(p: Recorder, directory: string, note: (result: ReturnType<Recorder["slot"]>) => void): void {
+  for (const name of stateFiles) note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, `${directory}/${name}`, 0));
+  note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
+}
+
+function ociContext(request: CreateRequest, spec: Spec, record: StateRecord, rootfs: string): OciContext {
+  const keepFds = request.preserveFds + listenFds();
+  for (let fd = 3; fd < 3 + keepFds; fd++) {
+    if (attempt("fcntl", fd, F.F_SETFD, 0) < 0)
+      throw new OciboxError("USAGE", `--preserve-fds: the descriptor ${fd} is not open`);
+  }
+  return {
+    id: request.id,
+    directory: stateDirectory(request.root, request.id),
+    pidFile: request.pidFile,
+    mode: request.mode,
+    keep: request.keep,
+    consoleSocket:
+      request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
+    pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
+    keepFds,
+    newKeyring: request.newKeyring,
+    sinks: request.sinks(),
+    state: (status) => stateText(record, status),
+    copyUp: copyUps(spec, rootfs),
+    privileged: attempt("geteuid") === 0,
+  };
+}
+
+function owner(): string {
+  return attempt("geteuid") === 0 ? "root" : String(attempt("geteuid"));
+}
+
+/**
+ * Makes a container of a bundle. Does not return: init takes over this process. Returns only where the plan was to be
+ * printed. @throws OciboxError; nothing is left then
+ */
+export function createContainer(request: CreateRequest): number {
+  checkId(request.id);
+  const bundle = loadBundle(request.bundle);
+  checkTerminal(bundle.spec, request);
+  const spec = completed(bundle);
+  const facts = hostFacts();
+  if (request.cgroupManager === "systemd")
+    throw new OciboxError("UNSUPPORTED", "the systemd cgroup driver is not supported yet", {
+      hint: "use --cgroup-manager cgroupfs",
+    });
+  const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup.mode), {
+    id: request.id,
+    manager: request.cgroupManager,
+    privileged: attempt("geteuid") === 0,
+  });
+  const record: StateRecord = {
+    ociVersion: spec.ociVersion,
+    id: request.id,
+    bundle: bundle.directory,
+    rootfs: bundle.rootfs,
+    created: new Date().toISOString(),
+    owner: owner(),
+    ...(spec.annotations === undefined ? {} : { annotations: spec.annotations }),
+    bootId: bootId(),
+    cgroups: { mode: cgroups.mode, directories: cgroups.directories },
+    ownPids: (spec.linux?.namespaces ?? []).some((each) => each.type === "pid"),
+    hooks: (["poststart", "poststop"] as const).filter((name) => (spec.hooks?.[name] ?? []).length > 0),
+  };
+  const directory = stateDirectory(request.root, request.id);
+  if (request.explain === undefined) makeDirectories(request.root);
+  using undo = new DisposableStack();
+  if (request.explain === undefined) {
+    inherit(claimContainer(request.root, record, bundle.text).release());
+    undo.defer(() => forgetContainer(directory));
+    if (request.mode === "create") direct.mknodat(AT_FDCWD, `${directory}/exec.fifo`, S.S_IFIFO | 0o600, 0);
+  }
+  const oci = ociContext(request, spec, record, bundle.rootfs);
+  const context: PlanContext = {
+    rootfs: bundle.rootfs,
+    mountpoint: bundle.rootfs,
+    interactive: true,
+    init: false,
+    sources: sourceKinds(spec),
+    oci,
+    cgroups,
+    cleanup(p, _code, note) {
+      forgetSteps(p, directory, note);
+    },
+    forget(p) {
+      const hooks = spec.hooks?.poststop ?? [];
+      if (hooks.length === 0) return;
+      const gone = p.slot("no process");
+      p.add({ op: "set", slot: gone, value: 0 });
+      runHooks(p, "poststop", hooks, oci.state("stopped"), gone, true);
+    },
+  };
+  const plan = compile(spec, facts, context);
+  if (request.explain !== undefined) {
+    request.explain(plan.steps);
+    return 0;
+  }
+  const image = encodePlan(plan.steps, { fault: request.fault });
+  // Hooks run in the bundle's directory, as runc's do.
+  direct.chdir(bundle.directory);
+  execInit(image);
+}

@@ -1,0 +1,77 @@
+/** `delete`: whatever is left of a container goes, wherever its making or its end was cut off. */
+import { SIG } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
+import { struct } from "../../ffi/sys.ts";
+import { OciboxError } from "../errors.ts";
+import type { ErrorSink } from "../plan/context.ts";
+import { removeAll, signalAll } from "./cgroups.ts";
+import {
+  type Container,
+  checkId,
+  forgetContainer,
+  listIds,
+  lockContainer,
+  readContainer,
+  stateDirectory,
+} from "./state.ts";
+
+const POLLIN = 1;
+
+/** SIGKILL to its process, and up to ten seconds until it has ended. */
+function end(container: Container): void {
+  using process = container.openProcess();
+  if (process === undefined) return;
+  attempt("pidfd_send_signal", process.fd, SIG.SIGKILL, null, 0);
+  // A process that is stopped by a freezer dies when it goes on.
+  if (!container.record.ownPids || container.frozen) signalAll(container.record.cgroups, SIG.SIGKILL);
+  const polled = attempt(
+    "ppoll",
+    struct<number>("pollfd", { fd: process.fd, events: POLLIN }),
+    1,
+    struct<number>("timespec", { tv_sec: 10 }),
+    null,
+    8,
+  );
+  if (polled === 0) throw new OciboxError("HOST", `the process of the container "${container.id}" does not end`);
+}
+
+/**
+ * @returns the exit code; does not return where there are hooks to run, which init does
+ * @throws OciboxError INVALID for one that runs, unless it is forced
+ */
+export function deleteContainer(
+  root: string,
+  id: string,
+  force: boolean,
+  sinks: () => ErrorSink[],
+): number | Promise<number> {
+  checkId(id);
+  const directory = stateDirectory(root, id);
+  let container = readContainer(root, id);
+  if (container === undefined) {
+    // A directory without a record is one that was just begun, or half forgotten.
+    if (listIds(root).includes(id)) {
+      using lock = lockContainer(directory);
+      void lock;
+      container = readContainer(root, id);
+      if (container === undefined) {
+        forgetContainer(directory);
+        return 0;
+      }
+    } else if (force) return 0;
+    else throw new OciboxError("NOT_FOUND", "container does not exist");
+  }
+  const status = container.status();
+  if (!force && status !== "stopped" && status !== "created")
+    throw new OciboxError("INVALID", `cannot delete container ${id} that is not stopped: ${status}`);
+  end(container);
+  // Whoever is just making it ends by itself when its process does.
+  using lock = lockContainer(directory);
+  void lock;
+  removeAll(container.record.cgroups);
+  const config = container.record.hooks.includes("poststop") ? container.readConfig() : undefined;
+  forgetContainer(directory);
+  if (config === undefined) return 0;
+  const last = container;
+  return import("./late-hooks.ts").then(({ runLateHooks }) => runLateHooks(last, "poststop", sinks(), config));
+}

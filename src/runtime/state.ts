@@ -1,0 +1,245 @@
+/**
+ * What is known of an OCI container between two calls of the runtime. Each has a directory under the runtime's root:
+ *
+ *     state.json   what it is made of, from before anything of it exists
+ *     config.json  as it was given
+ *     process      /proc/PID/stat of its process, put down by rename: with the boot id, no other process ever has the same
+ *     exec.fifo    until it is started
+ *     lock         held while it is created, and while something of it is changed
+ */
+import { AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { namesIn, readText, writeNew } from "../../ffi/files.ts";
+import { lockFile, tryLock } from "../../ffi/lock.ts";
+import { OciboxError } from "../errors.ts";
+import type { CgroupPlan } from "../plan/cgroups/plan.ts";
+
+export type Status = "creating" | "created" | "running" | "paused" | "stopped";
+
+export interface StateRecord {
+  readonly ociVersion: string;
+  readonly id: string;
+  readonly bundle: string;
+  readonly rootfs: string;
+  /** RFC 3339. */
+  readonly created: string;
+  readonly owner: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly bootId: string;
+  readonly cgroups: Pick<CgroupPlan, "mode" | "directories">;
+  /** The unit that systemd made for it. */
+  readonly unit?: string;
+  /** Whether its processes end with its first: it has a PID namespace of its own. */
+  readonly ownPids: boolean;
+  /** Kinds of hooks that are still to come. */
+  readonly hooks: readonly string[];
+}
+
+const idPattern = /^[A-Za-z0-9_+.-]{1,1024}$/;
+
+/** @throws OciboxError NAME_INVALID */
+export function checkId(id: string): void {
+  if (idPattern.test(id) && id !== "." && id !== "..") return;
+  throw new OciboxError("NAME_INVALID", id === "" ? "container id cannot be empty" : "invalid container ID format");
+}
+
+export function stateDirectory(root: string, id: string): string {
+  return `${root}/${id}`;
+}
+
+export function bootId(): string {
+  return (readText("/proc/sys/kernel/random/boot_id") ?? "").trim();
+}
+
+/** A process by its id and start time (field 22 of proc_pid_stat(5), in clock ticks since boot). */
+export interface ProcessMark {
+  readonly pid: number;
+  readonly startTime: string;
+  /** "Z" for one that has ended. */
+  readonly state: string;
+}
+
+/** What a line of /proc/PID/stat says: the name in parentheses may have anything in it. */
+function parseStat(text: string): ProcessMark | undefined {
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const pid = Number.parseInt(text, 10);
+  const startTime = fields[19];
+  return Number.isInteger(pid) && startTime !== undefined ? { pid, startTime, state: fields[0] ?? "" } : undefined;
+}
+
+/** A container as the state directory has it. */
+export class Container {
+  constructor(
+    readonly root: string,
+    readonly id: string,
+    readonly record: StateRecord,
+    /** Its process, once there is one. */
+    readonly mark: ProcessMark | undefined,
+  ) {}
+
+  get directory(): string {
+    return stateDirectory(this.root, this.id);
+  }
+
+  /** Whether its process is there, and is the one that was noted. */
+  get alive(): boolean {
+    if (this.mark === undefined) return false;
+    const now = parseStat(readText(`/proc/${this.mark.pid}/stat`) ?? "");
+    return (
+      now !== undefined &&
+      now.startTime === this.mark.startTime &&
+      now.state !== "Z" &&
+      now.state !== "X" &&
+      this.record.bootId === bootId()
+    );
+  }
+
+  /** Whether somebody is just making it. */
+  get creating(): boolean {
+    const fd = attempt("openat", AT_FDCWD, `${this.directory}/lock`, O.O_RDWR | O.O_CLOEXEC, 0);
+    if (fd < 0) return false;
+    using file = new OwnedFd(fd);
+    return !tryLock(file.fd, "exclusive");
+  }
+
+  status(): Status {
+    if (!this.alive) return this.mark === undefined && this.creating ? "creating" : "stopped";
+    if (attempt("faccessat2", AT_FDCWD, `${this.directory}/exec.fifo`, 0, 0) >= 0) return "created";
+    return this.frozen ? "paused" : "running";
+  }
+
+  get frozen(): boolean {
+    const { mode, directories } = this.record.cgroups;
+    if (mode === "v2") return (readText(`${directories[0] ?? ""}/cgroup.freeze`) ?? "").trim() === "1";
+    const freezer = directories.find((each) => each.startsWith("/sys/fs/cgroup/freezer/"));
+    return freezer !== undefined && (readText(`${freezer}/freezer.state`) ?? "THAWED").trim() !== "THAWED";
+  }
+
+  /**
+   * A descriptor of its process; undefined where that has ended, whoever has its number now.
+   * @throws SyscallError
+   */
+  openProcess(): OwnedFd | undefined {
+    if (this.mark === undefined) return undefined;
+    const fd = attempt("pidfd_open", this.mark.pid, 0);
+    if (fd < 0) return undefined;
+    const process = new OwnedFd(fd);
+    // The descriptor holds on to whoever had the number then: it is ours if it still is.
+    if (this.alive) return process;
+    process[Symbol.dispose]();
+    return undefined;
+  }
+
+  /** Sends a signal to its process. @returns whether there was one */
+  signal(number: number): boolean {
+    using process = this.openProcess();
+    if (process === undefined) return false;
+    return attempt("pidfd_send_signal", process.fd, number, null, 0) >= 0;
+  }
+
+  /** The state as the specification has it: runtime.md#state. */
+  stateJson(status: Status): object {
+    const { record, mark } = this;
+    return {
+      ociVersion: record.ociVersion,
+      id: record.id,
+      pid: status === "stopped" || mark === undefined ? 0 : mark.pid,
+      status,
+      bundle: record.bundle,
+      rootfs: record.rootfs,
+      created: record.created,
+      ...(record.annotations === undefined ? {} : { annotations: record.annotations }),
+      owner: record.owner,
+    };
+  }
+
+  readConfig(): string {
+    const text = readText(`${this.directory}/config.json`, 16 << 20);
+    if (text !== undefined) return text;
+    throw new OciboxError("STORE", `the state of the container "${this.id}" has lost its config.json`);
+  }
+}
+
+/** @returns undefined where there is no such container */
+export function readContainer(root: string, id: string): Container | undefined {
+  const directory = stateDirectory(root, id);
+  const text = readText(`${directory}/state.json`);
+  if (text === undefined) return undefined;
+  let record: StateRecord;
+  try {
+    record = JSON.parse(text) as StateRecord;
+  } catch {
+    return undefined;
+  }
+  const mark = parseStat(readText(`${directory}/process`) ?? "");
+  return new Container(root, id, record, mark);
+}
+
+/** @throws OciboxError NOT_FOUND in the words that other programs look for */
+export function needContainer(root: string, id: string): Container {
+  checkId(id);
+  const found = readContainer(root, id);
+  if (found !== undefined) return found;
+  throw new OciboxError("NOT_FOUND", "container does not exist");
+}
+
+export function listIds(root: string): string[] {
+  return namesIn(root)
+    .filter((name) => idPattern.test(name) && !name.startsWith("."))
+    .sort();
+}
+
+/** Takes the lock of a container's directory, waiting for whoever is at work. @throws OciboxError IN_USE after 10 s */
+export function lockContainer(directory: string): OwnedFd {
+  const start = performance.now();
+  for (;;) {
+    const lock = lockFile(`${directory}/lock`, "exclusive");
+    if (lock !== undefined) return lock;
+    if (performance.now() - start > 10_000)
+      throw new OciboxError("IN_USE", `another call has been at work on "${directory}" for 10 seconds`);
+    Bun.sleepSync(2);
+  }
+}
+
+/** Takes an id: its directory, its lock and its record, before anything else of it exists. */
+export function claimContainer(root: string, record: StateRecord, config: string): OwnedFd {
+  const directory = stateDirectory(root, record.id);
+  const made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
+  if (made === -17) throw new OciboxError("IN_USE", "container with given ID already exists");
+  if (made < 0) direct.mkdirat(AT_FDCWD, directory, 0o700);
+  const lock = lockFile(`${directory}/lock`, "exclusive");
+  if (lock === undefined) throw new OciboxError("IN_USE", "container with given ID already exists");
+  writeNew(`${directory}/config.json`, config, 0o600);
+  writeNew(`${directory}/state.json`, JSON.stringify(record), 0o600);
+  return lock;
+}
+
+const files = ["exec.fifo", "process", ".process", "config.json", ".config.json", "state.json", "lock"] as const;
+
+/** Forgets a container. What it is known by goes last. */
+export function forgetContainer(directory: string): void {
+  for (const name of files) attempt("unlinkat", AT_FDCWD, `${directory}/${name}`, 0);
+  direct.unlinkat(AT_FDCWD, directory, 0x200);
+}
+
+/** Names of the files, for the plan that forgets a container by itself. */
+export const stateFiles: readonly string[] = files;
+
+/** A signal by name or number: "TERM", "SIGTERM", "15". @throws OciboxError USAGE */
+export function parseSignal(text: string): number {
+  if (/^\d+$/.test(text)) {
+    const number = Number(text);
+    if (number <= 64) return number;
+  }
+  const name = text.toUpperCase();
+  const full = name.startsWith("SIG") ? name : `SIG${name}`;
+  if (Object.hasOwn(SIG, full)) return SIG[full as keyof typeof SIG];
+  const realtime = /^SIGRT(MIN|MAX)(?:([+-])(\d+))?$/.exec(full);
+  if (realtime !== null) {
+    const base = realtime[1] === "MIN" ? 34 : 64;
+    const number = base + Number(`${realtime[2] ?? "+"}${realtime[3] ?? 0}`);
+    if (number >= 34 && number <= 64) return number;
+  }
+  throw new OciboxError("USAGE", `unknown signal ${JSON.stringify(text)}`);
+}
