@@ -1,7 +1,7 @@
 /** The container's own process, from clone3 to execve: each stage in the order that the kernel's rights ask for. */
 import { AT_FDCWD, CLONE, F, IOCTL, MNT, MOVE_MOUNT, MS, O, OPEN_TREE, PR, SIG } from "../../ffi/constants.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
-import { struct } from "../../ffi/sys.ts";
+
 import { OciboxError } from "../errors.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneByFd, moveByFd } from "./builder.ts";
@@ -17,7 +17,8 @@ import { joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } f
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, readonlyRoot } from "./mounts.ts";
 import { joinByPath, type Namespaces } from "./namespaces.ts";
-import { sendDescriptor } from "./sync.ts";
+import { reportTo, sendDescriptor } from "./sync.ts";
+import { unlockSlave } from "./terminal.ts";
 
 const propagations: Readonly<Record<string, number>> = {
   shared: MS.MS_SHARED,
@@ -310,22 +311,4 @@ export class Child {
       p.sys.ioctl(0, IOCTL.TIOCSPGRP, group);
     }
   }
-}
-
-/** From here on failures go to this descriptor; -1: to stderr. */
-function reportTo(p: Recorder, fd: number): void {
-  const slot = p.slot("report");
-  p.add({ op: "set", slot, value: fd });
-  p.add({ op: "reportTo", socket: slot });
-}
-
-/** Unlocks a pty. @returns its slave, owned by the process's user and of the size that was asked for */
-function unlockSlave(p: Recorder, master: Slot, process: Process): Slot {
-  p.sys.ioctl(master, IOCTL.TIOCSPTLCK, p.memory("unlock", 8));
-  const slave = p.sys.ioctl(master, IOCTL.TIOCGPTPEER, O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC);
-  p.sys.fchown(slave, process.user.uid, -1);
-  const size = process.consoleSize;
-  if (size !== undefined)
-    p.sys.ioctl(master, IOCTL.TIOCSWINSZ, struct<Slot>("winsize", { ws_row: size.height, ws_col: size.width }));
-  return slave;
 }

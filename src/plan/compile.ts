@@ -29,12 +29,12 @@ import type { PlanContext } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
 import { joinForChildren, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
-import { notePid, writePidFile } from "./pid.ts";
-import { descriptorAt, descriptorMessage, type Pair, sendDescriptor, socketPair } from "./sync.ts";
+import { notePid, tellPid } from "./pid.ts";
+import { type Pair, socketPair } from "./sync.ts";
+import { receiveTerminal } from "./terminal.ts";
 
 const cloneArgsSize = 88;
 const P_PIDFD = 3;
-const MSG_CMSG_CLOEXEC = 0x40000000;
 const WEXITED = 4;
 const ownCode = 125;
 /** What runc ends with for an error of its own. */
@@ -174,10 +174,10 @@ class Compiler {
       p.field("");
       p.sys.write(report, "g", 1);
     }
-    const terminal = sockets.console === undefined ? null : this.receiveTerminal(sockets.console[0]);
+    const terminal = sockets.console === undefined ? null : receiveTerminal(p, sockets.console[0]);
     p.add({ op: "await", socket: report, byte: oci?.mode === "create" });
     p.sys.close(report);
-    if (oci !== undefined) this.tellPid(pid);
+    if (oci !== undefined) tellPid(p, pid, this.pidfd, oci);
     const gone = p.newLabel("gone");
     if (oci !== undefined && oci.mode !== "create")
       runHooks(p, "poststart", spec.hooks?.poststart, oci.state("running"), pid, true);
@@ -220,33 +220,6 @@ class Compiler {
   hasRuntimeHooks(): boolean {
     const { prestart = [], createRuntime = [] } = this.spec.hooks ?? {};
     return prestart.length + createRuntime.length > 0;
-  }
-
-  /** --pid-file, --pidfd-socket */
-  tellPid(pid: Slot): void {
-    const { p, context } = this;
-    const { pidFile, pidfdSocket } = context.oci ?? {};
-    if (pidfdSocket !== undefined) {
-      p.field("--pidfd-socket");
-      sendDescriptor(p, pidfdSocket, this.pidfd, "pidfd.sent", "pidfd");
-    }
-    if (pidFile !== undefined) writePidFile(p, pid, pidFile);
-  }
-
-  /** The pty's master, or 0 bytes where the child has ended before it sent one; `await` then says why. */
-  receiveTerminal(socket: Slot): Slot {
-    const { p } = this;
-    p.field("process.terminal");
-    const { message, control } = descriptorMessage(p, "received");
-    const terminal = p.slot("terminal");
-    const none = p.newLabel("no terminal");
-    p.add({ op: "set", slot: terminal, value: -1 });
-    const got = p.sys.recvmsg(socket, message, MSG_CMSG_CLOEXEC);
-    p.branch(got, "<", 1, none);
-    p.add({ op: "load", memory: control, offset: descriptorAt, slot: terminal });
-    p.place(none);
-    p.sys.close(socket);
-    return terminal;
   }
 }
 

@@ -1,6 +1,7 @@
 /** A process's id put down where others look for it, by rename: it is there whole or not at all. */
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
+import { sendDescriptor } from "./sync.ts";
 
 const newFile = O.O_WRONLY | O.O_CREAT | O.O_TRUNC | O.O_NOFOLLOW | O.O_CLOEXEC;
 const mostStat = 1024;
@@ -19,7 +20,7 @@ export function notePid(p: Recorder, pid: Slot, directory: string): void {
 }
 
 /** --pid-file: the number alone, without a newline. */
-export function writePidFile(p: Recorder, pid: Slot, path: string): void {
+function writePidFile(p: Recorder, pid: Slot, path: string): void {
   p.field("--pid-file");
   const slash = path.lastIndexOf("/") + 1;
   const temporary = `${path.slice(0, slash)}.${path.slice(slash)}`;
@@ -36,4 +37,20 @@ export function writePidFile(p: Recorder, pid: Slot, path: string): void {
   p.place(done);
   p.sys.close(file);
   p.sys.renameat2(AT_FDCWD, temporary, AT_FDCWD, path, 0);
+}
+
+/** What the caller is told of a process that is there. */
+export interface PidAudience {
+  /** --pid-file */
+  readonly pidFile: string | undefined;
+  /** --pidfd-socket: connected. */
+  readonly pidfdSocket: number | undefined;
+}
+
+export function tellPid(p: Recorder, pid: Slot, pidfd: Slot, { pidFile, pidfdSocket }: PidAudience): void {
+  if (pidfdSocket !== undefined) {
+    p.field("--pidfd-socket");
+    sendDescriptor(p, pidfdSocket, pidfd, "pidfd.sent", "pidfd");
+  }
+  if (pidFile !== undefined) writePidFile(p, pid, pidFile);
 }

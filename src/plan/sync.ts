@@ -47,3 +47,10 @@ export function sendDescriptor(p: Recorder, socket: Slot | number, fd: Slot, nam
   p.add({ op: "store", memory: control, offset: descriptorAt, slot: fd });
   p.sys.sendmsg(socket, message, 0);
 }
+
+/** From here on failures go to this descriptor; -1: to stderr. */
+export function reportTo(p: Recorder, fd: number): void {
+  const slot = p.slot("report");
+  p.add({ op: "set", slot, value: fd });
+  p.add({ op: "reportTo", socket: slot });
+}

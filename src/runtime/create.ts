@@ -1,5 +1,5 @@
 /** `create` and `run`: a bundle becomes a state directory and a plan, and this process becomes init. */
-import { AT, AT_FDCWD, F, O, S } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
 import { makeDirectories } from "../../ffi/files.ts";
@@ -13,6 +13,7 @@ import { runHooks, type StateText } from "../plan/hooks.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
+import { checkTerminal, connectTo, inherit, keepOpen } from "./handed.ts";
 import { hostFacts } from "./host.ts";
 import {
   bootId,
@@ -42,28 +43,6 @@ export interface CreateRequest {
   sinks(): ErrorSink[];
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
   readonly fault: { readonly step: number; readonly errno: number } | undefined;
-}
-
-/** Lets a descriptor live on in init. */
-export function inherit(fd: number): number {
-  direct.fcntl(fd, F.F_SETFD, 0);
-  return fd;
-}
-
-/** A connection to a unix socket that somebody waits at. @throws OciboxError HOST */
-function connectTo(path: string, what: string): number {
-  const name = new TextEncoder().encode(path);
-  if (name.byteLength > 107) throw new OciboxError("USAGE", `${what}: the path "${path}" has more than 107 bytes`);
-  const address = new Uint8Array(new ArrayBuffer(name.byteLength + 3));
-  address[0] = 1;
-  address.set(name, 2);
-  const socket = direct.socket(1, 1 | O.O_CLOEXEC, 0);
-  const connected = attempt("connect", socket, address, address.byteLength);
-  if (connected < 0) {
-    direct.close(socket);
-    throw new OciboxError("HOST", `${what}: cannot connect to "${path}" (error ${-connected})`);
-  }
-  return inherit(socket);
 }
 
 /** LISTEN_FDS passes on sockets that were handed to the caller; sd_listen_fds(3). */
@@ -99,14 +78,6 @@ export function stateText(record: StateRecord, status: string): StateText {
   return [`${head.slice(0, -1)},"pid":`, `,${tail.slice(1)}`];
 }
 
-function checkTerminal(spec: Spec, request: CreateRequest): void {
-  const detached = request.mode !== "foreground";
-  if (spec.process?.terminal === true && detached && request.consoleSocket === undefined)
-    throw new OciboxError("USAGE", "cannot allocate tty if runc will detach without setting console socket");
-  if (request.consoleSocket !== undefined && (spec.process?.terminal !== true || !detached))
-    throw new OciboxError("USAGE", "cannot use console socket if runc will not detach or allocate tty");
-}
-
 /** The files of a state directory, removed by the plan itself. */
 function forgetSteps(p: Recorder, directory: string, note: (result: ReturnType<Recorder["slot"]>) => void): void {
   for (const name of stateFiles) note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, `${directory}/${name}`, 0));
@@ -115,10 +86,7 @@ function forgetSteps(p: Recorder, directory: string, note: (result: ReturnType<R
 
 function ociContext(request: CreateRequest, spec: Spec, record: StateRecord, rootfs: string): OciContext {
   const keepFds = request.preserveFds + listenFds();
-  for (let fd = 3; fd < 3 + keepFds; fd++) {
-    if (attempt("fcntl", fd, F.F_SETFD, 0) < 0)
-      throw new OciboxError("USAGE", `--preserve-fds: the descriptor ${fd} is not open`);
-  }
+  keepOpen(keepFds);
   return {
     id: request.id,
     directory: stateDirectory(request.root, request.id),
@@ -148,7 +116,7 @@ function owner(): string {
 export function createContainer(request: CreateRequest): number {
   checkId(request.id);
   const bundle = loadBundle(request.bundle);
-  checkTerminal(bundle.spec, request);
+  checkTerminal(bundle.spec.process?.terminal === true, request.mode !== "foreground", request.consoleSocket);
   const spec = completed(bundle);
   const facts = hostFacts();
   if (request.cgroupManager === "systemd")
@@ -171,6 +139,7 @@ export function createContainer(request: CreateRequest): number {
     bootId: bootId(),
     cgroups: { mode: cgroups.mode, directories: cgroups.directories },
     ownPids: (spec.linux?.namespaces ?? []).some((each) => each.type === "pid"),
+    keyring: request.newKeyring,
     hooks: (["poststart", "poststop"] as const).filter((name) => (spec.hooks?.[name] ?? []).length > 0),
   };
   const directory = stateDirectory(request.root, request.id);

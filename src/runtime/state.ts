@@ -32,6 +32,8 @@ export interface StateRecord {
   readonly unit?: string;
   /** Whether its processes end with its first: it has a PID namespace of its own. */
   readonly ownPids: boolean;
+  /** Whether its processes share a session keyring of its own. */
+  readonly keyring?: boolean;
   /** Kinds of hooks that are still to come. */
   readonly hooks: readonly string[];
 }

@@ -219,7 +219,8 @@ export interface LinuxSyscall {
 
 export interface SyscallArg {
   index: number;
-  value: number;
-  valueTwo?: number;
+  /** 64 bits: a bigint where a number is not exact. */
+  value?: number | bigint;
+  valueTwo?: number | bigint;
   op: string;
 }

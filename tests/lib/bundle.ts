@@ -1,5 +1,5 @@
 /** Bundles of busybox for the OCI runtime's command line, and that command line called. */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
@@ -19,6 +19,11 @@ const programs = [
   "touch",
   "test",
   "head",
+  "pwd",
+  "readlink",
+  "sort",
+  "tty",
+  "mkdir",
 ];
 
 /** What runc's own `spec` has, as far as a test cares; with every namespace but the user's. */
@@ -61,6 +66,8 @@ export class Bundles implements Disposable {
   constructor() {
     const bin = join(this.dir, "bundle/rootfs/bin");
     mkdirSync(bin, { recursive: true });
+    // Root of a user namespace is somebody else here, who has to find the way.
+    chmodSync(this.dir, 0o711);
     mkdirSync(join(this.dir, "bundle/rootfs/tmp"));
     cpSync("/bin/busybox", join(bin, "busybox"));
     for (const name of programs) symlinkSync("busybox", join(bin, name));

@@ -30,9 +30,14 @@ function temporaries(): string[] {
 }
 
 test("kill -9 at 50 moments of a pull", async () => {
-  const started = performance.now();
-  expect((await box.ocibox(["pull", "-q", image])).code).toBe(0);
-  const whole = performance.now() - started;
+  // The shortest of three: the first one of all finds nothing in the machine's caches.
+  let whole = Number.POSITIVE_INFINITY;
+  for (let turn = 0; turn < 3; turn++) {
+    rmSync(box.root, { recursive: true, force: true });
+    const started = performance.now();
+    expect((await box.ocibox(["pull", "-q", image])).code).toBe(0);
+    whole = Math.min(whole, performance.now() - started);
+  }
   const layers = readdirSync(join(box.root, "layers")).length;
   let killed = 0;
   for (let turn = 0; turn < 50; turn++) {

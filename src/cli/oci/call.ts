@@ -22,6 +22,7 @@ import {
 const commands: Readonly<Record<string, readonly [summary: string, load: () => Promise<{ command: OciCommand }>]>> = {
   create: ["create a container", () => import("./create.ts")],
   delete: ["delete any resources held by the container", () => import("./delete.ts")],
+  exec: ["execute new process inside the container", () => import("./exec.ts")],
   kill: ["send a signal to the container's init process", () => import("./kill.ts")],
   list: ["list containers with the given root", () => import("./list.ts")],
   pause: ["suspend all processes inside the container", () => import("./pause.ts")],
@@ -33,7 +34,7 @@ const commands: Readonly<Record<string, readonly [summary: string, load: () => P
 };
 
 /** What runc has and this program has not yet. */
-const missing = new Set(["checkpoint", "events", "exec", "features", "restore", "spec", "update"]);
+const missing = new Set(["checkpoint", "events", "features", "restore", "spec", "update"]);
 
 const globalFlags: OciFlags = {
   debug: { help: "enable debug logging" },

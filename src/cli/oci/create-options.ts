@@ -6,10 +6,24 @@ import type { Step } from "../../../ffi/plan.ts";
 import { OciboxError } from "../../errors.ts";
 import type { ErrorSink } from "../../plan/context.ts";
 import { absolutePath } from "../../runtime/bundle.ts";
-import { type CreateRequest, inherit } from "../../runtime/create.ts";
+import type { CreateRequest } from "../../runtime/create.ts";
+import { inherit } from "../../runtime/handed.ts";
 import { print } from "../output.ts";
 import { logFrame } from "./call.ts";
 import type { OciFlags, OciGiven, OciGlobals } from "./options.ts";
+
+/** What every command that makes a process has. */
+export const processFlags: OciFlags = {
+  "console-socket": {
+    value: "text",
+    help: "path to an AF_UNIX socket which will receive the master end of the console's pseudoterminal",
+  },
+  "pidfd-socket": { value: "text", help: "path to an AF_UNIX socket which will receive a pidfd of the process" },
+  "pid-file": { value: "text", help: "specify the file to write the process id to" },
+  "preserve-fds": { value: "number", help: "pass N additional file descriptors to the container" },
+  explain: { help: "print the plan of system calls and run nothing" },
+  inject: { value: "text", help: "for tests: let a step of the plan fail" },
+};
 
 export const createFlags: OciFlags = {
   bundle: {
@@ -17,17 +31,9 @@ export const createFlags: OciFlags = {
     value: "text",
     help: "path to the root of the bundle directory, defaults to the current directory",
   },
-  "console-socket": {
-    value: "text",
-    help: "path to an AF_UNIX socket which will receive the master end of the console's pseudoterminal",
-  },
-  "pidfd-socket": { value: "text", help: "path to an AF_UNIX socket which will receive a pidfd of the process" },
-  "pid-file": { value: "text", help: "specify the file to write the process id to" },
+  ...processFlags,
   "no-pivot": { help: "accepted: the root is always pivoted to, which works on a ramdisk too" },
   "no-new-keyring": { help: "do not create a new session keyring for the container" },
-  "preserve-fds": { value: "number", help: "pass N additional file descriptors to the container" },
-  explain: { help: "print the plan of system calls and run nothing" },
-  inject: { value: "text", help: "for tests: let a step of the plan fail" },
 };
 
 /** Where init tells failures: on stderr as text, and in the log as it is asked for. */
@@ -42,7 +48,7 @@ export function sinksFor(globals: OciGlobals): ErrorSink[] {
 }
 
 /** "12" or "12=ENOSPC": which step of the plan fails, and how. */
-function faultOf(text: string | undefined): CreateRequest["fault"] {
+export function faultOf(text: string | undefined): CreateRequest["fault"] {
   if (text === undefined) return undefined;
   const [step = "", name = "EIO"] = text.split("=");
   if (!/^\d+$/.test(step) || !Object.hasOwn(errnoTable, name))
@@ -50,13 +56,13 @@ function faultOf(text: string | undefined): CreateRequest["fault"] {
   return { step: Number(step), errno: errnoOf(name as ErrnoName) };
 }
 
-async function explainerFor(given: OciGiven): Promise<((steps: readonly Step[]) => void) | undefined> {
+export async function explainerFor(given: OciGiven): Promise<((steps: readonly Step[]) => void) | undefined> {
   if (!given.flag("explain")) return undefined;
   const { explain } = await import("../../../ffi/explain.ts");
   return (steps) => print(explain(steps).replace(/\n$/, ""));
 }
 
-function absolute(path: string | undefined): string | undefined {
+export function absolute(path: string | undefined): string | undefined {
   return path === undefined ? undefined : absolutePath(path, process.cwd());
 }
 

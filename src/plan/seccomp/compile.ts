@@ -64,8 +64,8 @@ function ret(action: number): Instruction {
   return [RET, 0, 0, action >>> 0];
 }
 
-function halves(value: number, path: string): readonly [high: number, low: number] {
-  if (!Number.isInteger(value) || value < -(2 ** 53) || value > 2 ** 53)
+function halves(value: number | bigint, path: string): readonly [high: number, low: number] {
+  if (typeof value === "number" && (!Number.isInteger(value) || Math.abs(value) > 2 ** 53))
     refuse(path, `the value ${value} is not exact`);
   const bits = BigInt.asUintN(64, BigInt(value));
   return [Number(bits >> 32n), Number(bits & 0xffffffffn)];
@@ -76,7 +76,7 @@ function comparison(arg: SyscallArg, missBy: (rest: number) => number, path: str
   if (!Number.isInteger(arg.index) || arg.index < 0 || arg.index > 5) refuse(path, `there is no argument ${arg.index}`);
   const low = offsetArgs + arg.index * 8;
   const high = low + 4;
-  const [hi, lo] = halves(arg.value, path);
+  const [hi, lo] = halves(arg.value ?? 0, path);
   const miss = missBy;
   switch (arg.op) {
     case "SCMP_CMP_EQ":
