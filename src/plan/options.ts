@@ -48,6 +48,20 @@ const defaults: ReadonlySet<string> = new Set([
   "silent",
 ]);
 
+/** Every option that is known here, for `features`; others go to the file system. */
+export function mountOptionNames(): string[] {
+  const flags = Object.keys(attributes);
+  return [
+    ...flags,
+    ...flags.map((name) => `r${name}`),
+    ...Object.keys(propagations),
+    ...ofSuperblock,
+    ...defaults,
+    // acl and noacl are known to the file systems that have such lists.
+    ...["acl", "noacl", "bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"],
+  ].sort();
+}
+
 export interface MountOptions {
   readonly set: number;
   readonly clear: number;

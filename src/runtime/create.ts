@@ -5,7 +5,7 @@ import { encodePlan } from "../../ffi/encode.ts";
 import { makeDirectories } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Recorder, Step } from "../../ffi/plan.ts";
-import { OciboxError } from "../errors.ts";
+import { type SystemdUnit, systemdUnit } from "../plan/cgroups/paths.ts";
 import { planOciCgroups } from "../plan/cgroups/plan.ts";
 import { compile } from "../plan/compile.ts";
 import type { ErrorSink, OciContext, PlanContext } from "../plan/context.ts";
@@ -13,6 +13,7 @@ import { runHooks, type StateText } from "../plan/hooks.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
+import { writeCgroupFile } from "./cgroups.ts";
 import { checkTerminal, connectTo, inherit, keepOpen } from "./handed.ts";
 import { hostFacts } from "./host.ts";
 import {
@@ -23,6 +24,7 @@ import {
   type StateRecord,
   stateDirectory,
   stateFiles,
+  updateRecord,
 } from "./state.ts";
 
 export interface CreateRequest {
@@ -109,26 +111,9 @@ function owner(): string {
   return attempt("geteuid") === 0 ? "root" : String(attempt("geteuid"));
 }
 
-/**
- * Makes a container of a bundle. Does not return: init takes over this process. Returns only where the plan was to be
- * printed. @throws OciboxError; nothing is left then
- */
-export function createContainer(request: CreateRequest): number {
-  checkId(request.id);
-  const bundle = loadBundle(request.bundle);
-  checkTerminal(bundle.spec.process?.terminal === true, request.mode !== "foreground", request.consoleSocket);
-  const spec = completed(bundle);
-  const facts = hostFacts();
-  if (request.cgroupManager === "systemd")
-    throw new OciboxError("UNSUPPORTED", "the systemd cgroup driver is not supported yet", {
-      hint: "use --cgroup-manager cgroupfs",
-    });
-  const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup.mode), {
-    id: request.id,
-    manager: request.cgroupManager,
-    privileged: attempt("geteuid") === 0,
-  });
-  const record: StateRecord = {
+function recordOf(request: CreateRequest, bundle: Bundle, unit: SystemdUnit | undefined): StateRecord {
+  const { spec } = bundle;
+  return {
     ociVersion: spec.ociVersion,
     id: request.id,
     bundle: bundle.directory,
@@ -137,19 +122,28 @@ export function createContainer(request: CreateRequest): number {
     owner: owner(),
     ...(spec.annotations === undefined ? {} : { annotations: spec.annotations }),
     bootId: bootId(),
-    cgroups: { mode: cgroups.mode, directories: cgroups.directories },
+    cgroups: { mode: "none", directories: [] },
+    ...(unit === undefined ? {} : { unit: unit.name }),
     ownPids: (spec.linux?.namespaces ?? []).some((each) => each.type === "pid"),
     keyring: request.newKeyring,
     hooks: (["poststart", "poststop"] as const).filter((name) => (spec.hooks?.[name] ?? []).length > 0),
   };
+}
+
+/** What is to be undone where this program itself fails. */
+interface Undo {
+  defer(callback: () => void): void;
+}
+
+function launch(
+  request: CreateRequest,
+  bundle: Bundle,
+  spec: Spec,
+  facts: ReturnType<typeof hostFacts>,
+  record: StateRecord,
+  cgroups: ReturnType<typeof planOciCgroups>,
+): number {
   const directory = stateDirectory(request.root, request.id);
-  if (request.explain === undefined) makeDirectories(request.root);
-  using undo = new DisposableStack();
-  if (request.explain === undefined) {
-    inherit(claimContainer(request.root, record, bundle.text).release());
-    undo.defer(() => forgetContainer(directory));
-    if (request.mode === "create") direct.mknodat(AT_FDCWD, `${directory}/exec.fifo`, S.S_IFIFO | 0o600, 0);
-  }
   const oci = ociContext(request, spec, record, bundle.rootfs);
   const context: PlanContext = {
     rootfs: bundle.rootfs,
@@ -179,4 +173,72 @@ export function createContainer(request: CreateRequest): number {
   // Hooks run in the bundle's directory, as runc's do.
   direct.chdir(bundle.directory);
   execInit(image);
+}
+
+/** The container's directory, its lock, which init inherits, and its record. */
+function claim(request: CreateRequest, record: StateRecord, text: string, undo: Undo): void {
+  const directory = stateDirectory(request.root, request.id);
+  makeDirectories(request.root);
+  inherit(claimContainer(request.root, record, text).release());
+  undo.defer(() => forgetContainer(directory));
+  if (request.mode === "create") direct.mknodat(AT_FDCWD, `${directory}/exec.fifo`, S.S_IFIFO | 0o600, 0);
+}
+
+/** With a unit of systemd's, which is asked for it before there is a process of the container's. */
+async function createInUnit(
+  request: CreateRequest,
+  bundle: Bundle,
+  spec: Spec,
+  facts: ReturnType<typeof hostFacts>,
+): Promise<number> {
+  const { enterScope, ownedByUser, stopUnit } = await import("./systemd.ts");
+  const host = cgroupHost(facts.cgroup.mode);
+  const unit = systemdUnit(spec.linux?.cgroupsPath, request.id, ownedByUser());
+  const choice = { id: request.id, manager: "systemd", privileged: attempt("geteuid") === 0, unit } as const;
+  const claimed = recordOf(request, bundle, unit);
+  if (request.explain !== undefined)
+    return launch(request, bundle, spec, facts, claimed, planOciCgroups(spec, host, choice));
+  using undo = new DisposableStack();
+  claim(request, claimed, bundle.text, undo);
+  const scope = await enterScope(unit, request.id, spec.linux?.resources ?? {}, host);
+  try {
+    const cgroups = planOciCgroups(spec, host, { ...choice, scope });
+    const record = { ...claimed, cgroups: { mode: cgroups.mode, directories: cgroups.directories } };
+    updateRecord(request.root, record);
+    return launch(request, bundle, spec, facts, record, cgroups);
+  } catch (error) {
+    leaveScope(scope.leave);
+    await stopUnit(unit.name);
+    throw error;
+  }
+}
+
+/** Back to where this process was, so that it is not ended with the unit. */
+function leaveScope(files: readonly string[]): void {
+  for (const file of files) writeCgroupFile(file, "0");
+}
+
+/**
+ * Makes a container of a bundle. Does not return: init takes over this process. Returns only where the plan was to be
+ * printed. @throws OciboxError; nothing is left then
+ */
+export function createContainer(request: CreateRequest): number | Promise<number> {
+  checkId(request.id);
+  const bundle = loadBundle(request.bundle);
+  checkTerminal(bundle.spec.process?.terminal === true, request.mode !== "foreground", request.consoleSocket);
+  const spec = completed(bundle);
+  const facts = hostFacts();
+  if (request.cgroupManager === "systemd") return createInUnit(request, bundle, spec, facts);
+  const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup.mode), {
+    id: request.id,
+    manager: request.cgroupManager,
+    privileged: attempt("geteuid") === 0,
+  });
+  const record = {
+    ...recordOf(request, bundle, undefined),
+    cgroups: { mode: cgroups.mode, directories: cgroups.directories },
+  };
+  using undo = new DisposableStack();
+  if (request.explain === undefined) claim(request, record, bundle.text, undo);
+  return launch(request, bundle, spec, facts, record, cgroups);
 }

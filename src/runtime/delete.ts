@@ -66,12 +66,34 @@ export function deleteContainer(
     throw new OciboxError("INVALID", `cannot delete container ${id} that is not stopped: ${status}`);
   end(container);
   // Whoever is just making it ends by itself when its process does.
-  using lock = lockContainer(directory);
-  void lock;
+  const lock = lockContainer(directory);
+  const { unit } = container.record;
+  if (unit !== undefined) return deleteUnit(container, unit, lock, sinks);
+  using held = lock;
+  void held;
+  return finish(container, sinks);
+}
+
+async function deleteUnit(
+  container: Container,
+  unit: string,
+  lock: Disposable,
+  sinks: () => ErrorSink[],
+): Promise<number> {
+  using held = lock;
+  void held;
+  const { stopUnit } = await import("./systemd.ts");
+  // What is left in it ends first: systemd would wait for it, and end it more gently.
+  signalAll(container.record.cgroups, SIG.SIGKILL);
+  await stopUnit(unit);
+  return finish(container, sinks);
+}
+
+/** What a container without a process leaves, and its last hooks. Its lock is held. */
+function finish(container: Container, sinks: () => ErrorSink[]): number | Promise<number> {
   removeAll(container.record.cgroups);
   const config = container.record.hooks.includes("poststop") ? container.readConfig() : undefined;
-  forgetContainer(directory);
+  forgetContainer(container.directory);
   if (config === undefined) return 0;
-  const last = container;
-  return import("./late-hooks.ts").then(({ runLateHooks }) => runLateHooks(last, "poststop", sinks(), config));
+  return import("./late-hooks.ts").then(({ runLateHooks }) => runLateHooks(container, "poststop", sinks(), config));
 }

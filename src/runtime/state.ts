@@ -204,6 +204,14 @@ export function lockContainer(directory: string): OwnedFd {
   }
 }
 
+/** Writes what is known of a container anew, by rename. Its lock is held. */
+export function updateRecord(root: string, record: StateRecord): void {
+  const directory = stateDirectory(root, record.id);
+  attempt("unlinkat", AT_FDCWD, `${directory}/.state.json`, 0);
+  writeNew(`${directory}/.state.json`, JSON.stringify(record), 0o600);
+  direct.renameat2(AT_FDCWD, `${directory}/.state.json`, AT_FDCWD, `${directory}/state.json`, 0);
+}
+
 /** Takes an id: its directory, its lock and its record, before anything else of it exists. */
 export function claimContainer(root: string, record: StateRecord, config: string): OwnedFd {
   const directory = stateDirectory(root, record.id);
@@ -217,7 +225,16 @@ export function claimContainer(root: string, record: StateRecord, config: string
   return lock;
 }
 
-const files = ["exec.fifo", "process", ".process", "config.json", ".config.json", "state.json", "lock"] as const;
+const files = [
+  ".state.json",
+  "exec.fifo",
+  "process",
+  ".process",
+  "config.json",
+  ".config.json",
+  "state.json",
+  "lock",
+] as const;
 
 /** Forgets a container. What it is known by goes last. */
 export function forgetContainer(directory: string): void {

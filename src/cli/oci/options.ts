@@ -32,6 +32,8 @@ export interface OciCommand {
   readonly words: readonly [least: number, most: number];
   /** Flags end at the first word: what comes after is another program's. */
   readonly stopAtFirst?: boolean;
+  /** Flags are not read: it takes any. */
+  readonly anyFlags?: boolean;
   /** What ocibox ends with for an error of its own; 1 where nothing is said. */
   readonly errorCode?: number;
   /** What an error's message begins with. */

@@ -4,7 +4,7 @@
  */
 import { OciboxError } from "../../errors.ts";
 import type { LinuxSeccomp, LinuxSyscall, SyscallArg } from "../../spec/runtime.ts";
-import { syscallNumbers } from "./numbers.ts";
+import { syscallNumbers, x32Bit } from "./numbers.ts";
 
 type Machine = "x64" | "arm64";
 
@@ -24,8 +24,7 @@ const offsetArch = 4;
 const offsetArgs = 16;
 
 const auditArch = { x64: 0xc000003e, arm64: 0xc00000b7 } as const;
-/** Numbers from here on are x32's on an x86-64 kernel. */
-const x32Bit = 0x40000000;
+const auditArchI386 = 0x40000003;
 const ENOSYS = 38;
 const mostInstructions = 4096;
 
@@ -170,8 +169,8 @@ function tree(ranges: readonly Range[]): readonly Instruction[] {
   return [[JMP_JGE, 0, 1, from], [JMP_JA, 0, 0, below.length], ...below, ...above];
 }
 
-function rulesByNumber(seccomp: LinuxSeccomp, machine: Machine): Map<number, Rule[]> {
-  const numbers = syscallNumbers(machine);
+function rulesByNumber(seccomp: LinuxSeccomp, abi: Parameters<typeof syscallNumbers>[0]): Map<number, Rule[]> {
+  const numbers = syscallNumbers(abi);
   const found = new Map<number, Rule[]>();
   (seccomp.syscalls ?? []).forEach((entry: LinuxSyscall, index) => {
     const path = `.syscalls[${index}]`;
@@ -192,14 +191,13 @@ function rulesByNumber(seccomp: LinuxSeccomp, machine: Machine): Map<number, Rul
   return found;
 }
 
-/**
- * The filter for this machine's own system calls; those of other architectures (i386, x32) fail with ENOSYS.
- * @returns an array of struct sock_filter, 8 bytes each
- * @throws OciboxError INVALID for what is no profile, UNSUPPORTED for SCMP_ACT_NOTIFY
- */
-export function compileSeccomp(seccomp: LinuxSeccomp, machine: Machine): Uint8Array<ArrayBuffer> {
-  const fallback = actionOf(seccomp.defaultAction, seccomp.defaultErrnoRet, ".defaultAction");
-  const rules = rulesByNumber(seccomp, machine);
+/** From the number in the accumulator to what is done. */
+function abiCode(
+  seccomp: LinuxSeccomp,
+  abi: Parameters<typeof syscallNumbers>[0],
+  fallback: number,
+): readonly Instruction[] {
+  const rules = rulesByNumber(seccomp, abi);
   const numbers = [...rules.keys()].sort((a, b) => a - b);
   const ranges: Range[] = [];
   const add = (from: number, code: readonly Instruction[]): void => {
@@ -215,15 +213,67 @@ export function compileSeccomp(seccomp: LinuxSeccomp, machine: Machine): Uint8Ar
   }
   const merged: Range[] = [];
   for (const range of ranges) if (merged.at(-1)?.key !== range.key) merged.push(range);
-  const foreign = ret((actions.SCMP_ACT_ERRNO ?? 0) | ENOSYS);
-  const body = tree(merged);
+  return tree(merged);
+}
+
+const x64Architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
+/** Every architecture that runtime-spec has a name for: on another machine they mean nothing. */
+const knownArchitectures =
+  /^SCMP_ARCH_(NATIVE|X86|X86_64|X32|ARM|AARCH64|LOONGARCH64|M68K|MIPS(64|64N32|EL|EL64|EL64N32)?|PPC(64|64LE)?|S390X?|SH(EB)?|PARISC(64)?|RISCV64)$/;
+
+/** For `features`. */
+export function seccompFeatures(machine: Machine): Readonly<Record<string, readonly string[]>> {
+  return {
+    actions: [...Object.keys(actions)].sort(),
+    operators: ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"].map((name) => `SCMP_CMP_${name}`),
+    archs: machine === "x64" ? x64Architectures : ["SCMP_ARCH_AARCH64"],
+    knownFlags: knownFlags(),
+    supportedFlags: knownFlags(),
+  };
+}
+
+function knownFlags(): readonly string[] {
+  return ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
+}
+
+/** A comparison with the accumulator; what is done where it does not hold, and behind that where it does. */
+function unless(code: number, k: number, not: readonly Instruction[], yes: readonly Instruction[]): Instruction[] {
+  if (not.length <= 255) return [[code, not.length, 0, k], ...not, ...yes];
+  return [[code, 0, 1, k], [JMP_JA, 0, 0, not.length], ...not, ...yes];
+}
+
+/** x32's numbers are told by their bit. */
+function belowX32(x32: readonly Instruction[], own: readonly Instruction[]): Instruction[] {
+  if (x32.length <= 255) return [[JMP_JGE, 0, x32.length, x32Bit], ...x32, ...own];
+  return [[JMP_JGE, 1, 0, x32Bit], [JMP_JA, 0, 0, x32.length], ...x32, ...own];
+}
+
+/**
+ * The filter for this machine's own system calls, and for those of other ABIs where the profile names their
+ * architecture; those of ABIs that it does not name (i386, x32) fail with ENOSYS.
+ * @returns an array of struct sock_filter, 8 bytes each
+ * @throws OciboxError INVALID for what is no profile, UNSUPPORTED for SCMP_ACT_NOTIFY
+ */
+export function compileSeccomp(seccomp: LinuxSeccomp, machine: Machine): Uint8Array<ArrayBuffer> {
+  const fallback = actionOf(seccomp.defaultAction, seccomp.defaultErrnoRet, ".defaultAction");
+  (seccomp.architectures ?? []).forEach((name, index) => {
+    if (!knownArchitectures.test(name)) refuse(`.architectures[${index}]`, `there is no ${JSON.stringify(name)}`);
+  });
+  const asked = (name: string): boolean => machine === "x64" && seccomp.architectures?.includes(name) === true;
+  const foreign = [ret((actions.SCMP_ACT_ERRNO ?? 0) | ENOSYS)];
+  const number: Instruction = [LD_ABS, 0, 0, offsetNr];
+  const own = abiCode(seccomp, machine, fallback);
+  const x32 = asked("SCMP_ARCH_X32") ? abiCode(seccomp, "x32", fallback) : foreign;
+  const i386 = asked("SCMP_ARCH_X86")
+    ? unless(JMP_JEQ, auditArchI386, foreign, [number, ...abiCode(seccomp, "i386", fallback)])
+    : foreign;
   const code: Instruction[] = [
     [LD_ABS, 0, 0, offsetArch],
-    [JMP_JEQ, 1, 0, auditArch[machine]],
-    foreign,
-    [LD_ABS, 0, 0, offsetNr],
-    ...(machine === "x64" ? ([[JMP_JGE, 0, 1, x32Bit], foreign] as const) : []),
-    ...body,
+    ...unless(JMP_JEQ, auditArch[machine], i386, [
+      number,
+      // The shorter of the two is jumped over.
+      ...(machine === "x64" ? belowX32(x32, own) : own),
+    ]),
   ];
   if (code.length > mostInstructions) refuse("", `it needs ${code.length} instructions, and the kernel takes 4096`);
   const bytes = new Uint8Array(new ArrayBuffer(code.length * 8));
