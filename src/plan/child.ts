@@ -12,7 +12,7 @@ import type { PlanContext } from "./context.ts";
 import { bindDefaultDevices, makeDevices } from "./devices.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
-import { becomeUser, setRlimits } from "./identity.ts";
+import { becomeUser } from "./identity.ts";
 import { joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, readonlyRoot } from "./mounts.ts";
@@ -108,7 +108,6 @@ export class Child {
     this.pivot();
     this.names();
     setAttention(b, this.process, spec.linux ?? {});
-    setRlimits(b, this.process.rlimits ?? []);
     const fifo = this.closeAll(report);
     becomeUser(b, this.process, spec.linux?.seccomp, this.facts, {
       diesWithParent: oci === undefined,

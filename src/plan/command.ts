@@ -92,7 +92,7 @@ export function lookUp(p: Recorder, args: readonly string[], env: readonly strin
 function notDirectory(p: Recorder, path: string, says: string): void {
   const well = p.newLabel("no directory");
   const fd = p
-    .tolerate("ENOTDIR", "ENOENT", "EACCES", "ELOOP", ...forbidden)
+    .tolerate("ENOTDIR", "ENOENT", "EACCES", "ELOOP", "EMFILE", ...forbidden)
     .openat(AT_FDCWD, `${path}/.`, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
   p.branch(fd, "<", 0, well);
   p.add({ op: "fail", errno: errnoOf("EACCES"), says: `${says}: is a directory: permission denied`, blame: "command" });

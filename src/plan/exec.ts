@@ -14,7 +14,7 @@ import { Builder } from "./builder.ts";
 import { execute } from "./command.ts";
 import type { ErrorSink } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
-import { becomeUser, setRlimits } from "./identity.ts";
+import { becomeUser } from "./identity.ts";
 import { joinKeyring, setAffinity, setAttention } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { namespacesOf } from "./namespaces.ts";
@@ -186,7 +186,6 @@ class ExecCompiler {
     if (context.keyring) joinKeyring(b, context.id);
     const terminal = process.terminal === true ? this.openTerminal(console) : undefined;
     setAttention(b, process, spec.linux ?? {});
-    setRlimits(b, process.rlimits ?? []);
     if (terminal !== undefined) {
       p.field("process.terminal");
       for (const fd of [0, 1, 2]) p.sys.dup3(terminal, fd, 0);

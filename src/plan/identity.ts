@@ -26,7 +26,7 @@ function limitValue(value: number): bigint {
   return value >= Number.MAX_SAFE_INTEGER || value < 0 ? infinity : BigInt(value);
 }
 
-export function setRlimits(b: Builder, rlimits: readonly Rlimit[]): void {
+function setRlimits(b: Builder, rlimits: readonly Rlimit[]): void {
   rlimits.forEach((limit, index) => {
     b.p.field(`process.rlimits[${index}], ${limit.type}`);
     const resource = Object.hasOwn(RLIMIT, limit.type) ? RLIMIT[limit.type as keyof typeof RLIMIT] : undefined;
@@ -164,6 +164,8 @@ export function becomeUser(
   const { p } = b;
   const strict = process.noNewPrivileges === true;
   const cwd = openCwd(b, process.cwd);
+  // When nearly all is closed again: RLIMIT_NOFILE may be lower than what was open for the mounts.
+  setRlimits(b, process.rlimits ?? []);
   if (!strict) loadSeccomp(b, seccomp, facts);
   if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
   setIds(b, process);
