@@ -28,6 +28,7 @@ import { execute } from "./command.ts";
 import type { PlanContext } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
+import { checkCwd } from "./identity.ts";
 import { joinForChildren, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
 import { notePid, tellPid } from "./pid.ts";
 import { type Pair, socketPair } from "./sync.ts";
@@ -50,6 +51,7 @@ function processOf(spec: Spec): Process {
   const { process, linux } = spec;
   if (process?.args === undefined || process.args.length === 0)
     throw new OciboxError("INVALID", "process.args is empty");
+  checkCwd(process.cwd);
   if (linux?.netDevices !== undefined && Object.keys(linux.netDevices).length > 0)
     throw new OciboxError("UNSUPPORTED", "linux.netDevices is not supported yet");
   if (linux?.intelRdt !== undefined) throw new OciboxError("UNSUPPORTED", "linux.intelRdt is not supported yet");

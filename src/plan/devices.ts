@@ -50,7 +50,9 @@ export function fillDev(b: Builder, dev: Slot, spec: Spec, inUserNamespace: bool
     } else if (!inUserNamespace) sys().mknodat(dev, name, S.S_IFCHR | 0o666, makeDevice(major, minor));
   }
   for (const [name, target] of links) sys().symlinkat(target, dev, name);
-  for (const name of fresh ? ["pts", "mqueue", "shm"] : []) sys().mkdirat(dev, name, 0o755);
+  const wanted = new Set((spec.mounts ?? []).map(({ destination }) => destination));
+  for (const name of fresh ? ["pts", "mqueue", "shm"] : [])
+    if (name === "pts" || wanted.has(`/dev/${name}`)) sys().mkdirat(dev, name, 0o755);
   if (spec.process?.terminal === true) sys().mknodat(dev, "console", S.S_IFREG | 0o600, 0);
 }
 

@@ -14,7 +14,7 @@ import { Builder } from "./builder.ts";
 import { execute } from "./command.ts";
 import type { ErrorSink } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
-import { becomeUser } from "./identity.ts";
+import { becomeUser, checkCwd } from "./identity.ts";
 import { joinKeyring, setAffinity, setAttention } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { namespacesOf } from "./namespaces.ts";
@@ -241,6 +241,7 @@ class ExecCompiler {
 export function compileExec(spec: Spec, process: Process, facts: HostFacts, context: ExecContext): Recorder {
   const { args = [], env = [] } = process;
   if (args.length === 0) throw new OciboxError("INVALID", "process.args is empty");
+  checkCwd(process.cwd);
   const p = new ExecCompiler(spec, process, facts, context).all();
   execute(p, args, env);
   return p;

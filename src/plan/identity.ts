@@ -138,6 +138,12 @@ function openCwd(b: Builder, cwd: string): Slot {
   return b.p.with({ says: cannotEnter(cwd) }).sys.openat2(-100, cwd, how, 24);
 }
 
+/** config.md#process: it MUST be an absolute path. @throws OciboxError INVALID */
+export function checkCwd(cwd: string): void {
+  if (!cwd.startsWith("/"))
+    throw new OciboxError("INVALID", `process.cwd is ${JSON.stringify(cwd)}, which is not an absolute path`);
+}
+
 function cannotEnter(cwd: string): string {
   return `cannot enter the working directory ${JSON.stringify(cwd)}`;
 }

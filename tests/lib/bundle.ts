@@ -73,14 +73,15 @@ export class Bundles implements Disposable {
   readonly dir = mkdtempSync(join(tmpdir(), "ocibox-oci-"));
   readonly root = join(this.dir, "state");
 
-  constructor() {
+  /** @param more names of busybox's that the bundle has as well */
+  constructor(...more: string[]) {
     const bin = join(this.dir, "bundle/rootfs/bin");
     mkdirSync(bin, { recursive: true });
     // Root of a user namespace is somebody else here, who has to find the way.
     chmodSync(this.dir, 0o711);
     mkdirSync(join(this.dir, "bundle/rootfs/tmp"));
     cpSync("/bin/busybox", join(bin, "busybox"));
-    for (const name of programs) symlinkSync("busybox", join(bin, name));
+    for (const name of [...programs, ...more]) symlinkSync("busybox", join(bin, name));
   }
 
   get bundle(): string {
