@@ -57,7 +57,7 @@ export class Child {
   }
 
   get inUserNamespace(): boolean {
-    return this.namespaces.has("user");
+    return this.namespaces.has("user") || this.facts.userNamespace;
   }
 
   all(): void {
@@ -96,7 +96,7 @@ export class Child {
     writeSysctls(b, spec.linux ?? {}, namespaces, mounted.proc);
     this.oomScore(mounted);
     this.hooksBeforePivot(report);
-    maskPaths(b, spec, mounted, cover);
+    maskPaths(b, spec, mounted, cover, this.inUserNamespace);
     makeReadonly(b, spec.linux?.readonlyPaths ?? []);
     if (this.process.cwd !== "/") {
       p.field("process.cwd");
@@ -111,6 +111,7 @@ export class Child {
     const fifo = this.closeAll(report);
     becomeUser(b, this.process, spec.linux?.seccomp, this.facts, {
       diesWithParent: oci === undefined,
+      keepsGroups: oci?.privileged === false,
       beforeFilter: () => this.ready(fifo),
     });
     if (context.init) this.beInit();

@@ -38,7 +38,7 @@ export interface OciContext {
   /** The state of the container with each status, for hooks. */
   state(status: "creating" | "created" | "running" | "stopped"): StateText;
   readonly copyUp: ReadonlyMap<string, readonly CopyUpEntry[]>;
-  /** Whether this process may do what root may in the host's user namespace. */
+  /** Whether this process is root, of the host or of a user namespace; else it maps only itself, and drops no groups. */
   readonly privileged: boolean;
 }
 

@@ -34,7 +34,7 @@ export interface ExecContext extends PidAudience {
   readonly target: number;
   /** Namespaces that are joined, as CLONE_NEW*. */
   readonly joined: number;
-  /** Whether this process may do in the host's user namespace what root may. */
+  /** Whether this process is root, of the host or of a user namespace. */
   readonly privileged: boolean;
   /** Files of v1 to write "0" to: `tasks` of each cgroup. */
   readonly tasks: readonly string[];
@@ -191,7 +191,7 @@ class ExecCompiler {
       for (const fd of [0, 1, 2]) p.sys.dup3(terminal, fd, 0);
     }
     this.closeAll(report[1]);
-    becomeUser(b, process, spec.linux?.seccomp, facts, { diesWithParent: false });
+    becomeUser(b, process, spec.linux?.seccomp, facts, { diesWithParent: false, keepsGroups: !context.privileged });
   }
 
   join(): void {

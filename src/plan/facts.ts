@@ -17,6 +17,8 @@ export interface HostFacts {
   readonly lastCap: number;
   /** The capabilities that ocibox itself has, as the sum of their bits: a container can have no others. capabilities(7) */
   readonly permitted: number;
+  /** Whether ocibox is in a user namespace already, where no device can be made: user_namespaces(7). */
+  readonly userNamespace: boolean;
   readonly apparmor: boolean;
   readonly selinux: boolean;
   /** RLIMIT_NOFILE as ocibox was started with: Bun raises its own. */

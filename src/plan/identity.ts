@@ -80,12 +80,13 @@ function dropBounding(b: Builder, bounding: readonly string[], lastCap: number):
   }
 }
 
-function setIds(b: Builder, process: Process): void {
+function setIds(b: Builder, process: Process, keepsGroups: boolean): void {
   const { p } = b;
   const { uid, gid, additionalGids = [], umask = 0o022 } = process.user;
   p.field("process.user.additionalGids");
   const list = new Uint8Array(new Uint32Array(additionalGids).buffer);
-  p.sys.setgroups(additionalGids.length, list.byteLength === 0 ? null : list);
+  const sys = keepsGroups && additionalGids.length === 0 ? p.tolerate("EPERM") : p.sys;
+  sys.setgroups(additionalGids.length, list.byteLength === 0 ? null : list);
   p.field("process.user.gid");
   p.sys.setresgid(gid, gid, gid);
   p.field("process.user.uid");
@@ -152,6 +153,8 @@ function cannotEnter(cwd: string): string {
 export interface Becoming {
   /** Whether the process is killed when its parent ends. */
   readonly diesWithParent: boolean;
+  /** A user's namespace forbids setgroups(2), so that his own groups stay; user_namespaces(7). */
+  readonly keepsGroups: boolean;
   /** Called where the process is all that was asked for but for the filter: what it does then the filter cannot forbid. */
   readonly beforeFilter?: () => void;
 }
@@ -174,7 +177,7 @@ export function becomeUser(
   setRlimits(b, process.rlimits ?? []);
   if (!strict) loadSeccomp(b, seccomp, facts);
   if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
-  setIds(b, process);
+  setIds(b, process, becoming.keepsGroups);
   p.field("process.cwd");
   p.with({ says: cannotEnter(process.cwd) }).sys.fchdir(cwd);
   if (process.capabilities !== undefined) setCapabilities(b, process);

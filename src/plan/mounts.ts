@@ -203,11 +203,17 @@ export function coverDirectory(b: Builder, paths: readonly string[], place: stri
  * maskedPaths: a file is covered by our own /dev/null, which nothing in the image can have made, a directory by an
  * empty read-only tmpfs. Paths that are not there need no mask.
  */
-export function maskPaths(b: Builder, spec: Spec, mounted: Mounted, empty: Slot | undefined): void {
+export function maskPaths(
+  b: Builder,
+  spec: Spec,
+  mounted: Mounted,
+  empty: Slot | undefined,
+  inUserNamespace: boolean,
+): void {
   if (empty === undefined) return;
   const { p } = b;
   p.field("linux.maskedPaths");
-  const own = mounted.dev !== undefined && !(spec.linux?.namespaces ?? []).some((each) => each.type === "user");
+  const own = mounted.dev !== undefined && !inUserNamespace;
   const nothing = own
     ? p.sys.openat(mounted.dev as Slot, "null", O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0)
     : p.sys.openat(AT_FDCWD, "/dev/null", O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0);

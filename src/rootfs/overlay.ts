@@ -85,8 +85,11 @@ function mountOverlayOld(tree: OverlayTree, place: string): number {
 
 function hasLowerPlus(): boolean {
   using fs = new OwnedFd(direct.fsopen("overlay", FSOPEN.FSOPEN_CLOEXEC));
-  // An unknown key is refused with EINVAL before its value is looked at; a known one with another error or none.
-  return attempt("fsconfig", fs.fd, FSCONFIG.FSCONFIG_SET_STRING, "lowerdir+", "/", 0) !== -errnoOf("EINVAL");
+  // An unknown key is refused with EINVAL before its value is looked at; a known one with another error or none. Before
+  // Linux 6.5 all keys are taken, and looked at when the mount is made.
+  const refused = (key: string): boolean =>
+    attempt("fsconfig", fs.fd, FSCONFIG.FSCONFIG_SET_STRING, key, "/", 0) === -errnoOf("EINVAL");
+  return refused("no such key") && !refused("lowerdir+");
 }
 
 /**

@@ -194,7 +194,7 @@ async function createInUnit(
   const { enterScope, ownedByUser, stopUnit } = await import("./systemd.ts");
   const host = cgroupHost(facts.cgroup.mode);
   const unit = systemdUnit(spec.linux?.cgroupsPath, request.id, ownedByUser());
-  const choice = { id: request.id, manager: "systemd", privileged: attempt("geteuid") === 0, unit } as const;
+  const choice = { id: request.id, manager: "systemd", privileged: !ownedByUser(), unit } as const;
   const claimed = recordOf(request, bundle, unit);
   if (request.explain !== undefined)
     return launch(request, bundle, spec, facts, claimed, planOciCgroups(spec, host, choice));
@@ -232,7 +232,7 @@ export function createContainer(request: CreateRequest): number | Promise<number
   const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup.mode), {
     id: request.id,
     manager: request.cgroupManager,
-    privileged: attempt("geteuid") === 0,
+    privileged: attempt("geteuid") === 0 && !facts.userNamespace,
   });
   const record = {
     ...recordOf(request, bundle, undefined),

@@ -18,6 +18,7 @@ import { hostFacts } from "./host.ts";
 import { type Container, needContainer } from "./state.ts";
 
 const mostProcess = 16 << 20;
+const W_OK = 2;
 
 /** What is changed of the container's own process. */
 export interface ExecChanges {
@@ -147,10 +148,35 @@ function checkStatus(container: Container, ignorePaused: boolean): void {
   if (status === "paused" && !ignorePaused) throw new OciboxError("INVALID", "cannot exec in a paused container");
 }
 
+/**
+ * v2: whether this process may make one in that cgroup, for which it must be allowed to write to the cgroup that both
+ * are below. cgroups(7), "Cgroups delegation containment"
+ */
+function mayMove(directory: string): boolean {
+  const own = `/sys/fs/cgroup${cgroupsOfProcess("self").get("") ?? ""}`.split("/");
+  const target = directory.split("/");
+  let shared = 0;
+  while (shared < own.length && own[shared] === target[shared]) shared++;
+  const above = target.slice(0, shared).join("/");
+  return [above, directory].every((each) => attempt("faccessat2", AT_FDCWD, `${each}/cgroup.procs`, W_OK, 0) >= 0);
+}
+
 /** Does not return, but where the plan was only to be printed. @throws OciboxError */
-export function execInContainer(request: ExecRequest): number {
+export function execInContainer(request: ExecRequest): number | Promise<number> {
   const container = needContainer(request.root, request.id);
   checkStatus(container, request.ignorePaused);
+  const { cgroups, unit } = container.record;
+  const [directory] = cgroups.directories;
+  if (cgroups.mode !== "v2" || directory === undefined || unit === undefined || mayMove(directory))
+    return launch(request, container);
+  // Then systemd moves this process, and what it makes is there too.
+  return import("./systemd.ts").then(async ({ joinUnit }) => {
+    await joinUnit(unit);
+    return launch(request, container);
+  });
+}
+
+function launch(request: ExecRequest, container: Container): number {
   using target = container.openProcess();
   const { mark } = container;
   if (target === undefined || mark === undefined) throw new OciboxError("INVALID", "container not running");

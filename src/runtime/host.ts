@@ -7,6 +7,8 @@ import type { CgroupMode, HostFacts } from "../plan/facts.ts";
 
 const cgroupMount = "/sys/fs/cgroup";
 const W_OK = 2;
+const STATX_INO = 0x100;
+const firstUserNamespace = 0xeffffffd;
 
 function exists(path: string): boolean {
   return attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
@@ -19,6 +21,16 @@ function fileSystem(path: string): number {
 
 function writable(path: string): boolean {
   return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
+}
+
+/** Whether root here is only so in a user namespace: what the host's root may do is not to be had then. */
+export function inUserNamespace(): boolean {
+  const stat = alloc(256);
+  // The first user namespace has the same number on every machine: include/linux/proc_ns.h, PROC_USER_INIT_INO.
+  return (
+    attempt("statx", AT_FDCWD, "/proc/self/ns/user", 0, STATX_INO, stat) >= 0 &&
+    readField("statx", stat, "stx_ino") !== firstUserNamespace
+  );
 }
 
 /** The hierarchies of v1 that a container may be put in; others (cpuset, blkio, …) are not joined. */
@@ -81,6 +93,7 @@ export function hostFacts(): HostFacts {
     cgroup: cgroups(),
     lastCap: lastCap(),
     permitted: permitted(),
+    userNamespace: inUserNamespace(),
     apparmor: (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),
     selinux: exists("/sys/fs/selinux/enforce"),
     nofile: nofile(),

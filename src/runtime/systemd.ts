@@ -3,13 +3,13 @@
  * https://systemd.io/CONTROL_GROUP_INTERFACE/ and org.freedesktop.systemd1(5)
  */
 import { attempt } from "../../ffi/direct.ts";
-import { readText } from "../../ffi/files.ts";
 import { OciboxError, reason } from "../errors.ts";
 import type { CgroupHost, SystemdUnit } from "../plan/cgroups/paths.ts";
 import type { Resources } from "../spec/runtime.ts";
 import { cgroupsOfProcess } from "./cgroup-host.ts";
 import { DbusConnection, DbusError } from "./dbus.ts";
 import type { Value } from "./dbus-wire.ts";
+import { inUserNamespace } from "./host.ts";
 import { limitProperties, type Property } from "./systemd-properties.ts";
 
 const destination = "org.freedesktop.systemd1";
@@ -19,7 +19,7 @@ const manager = "org.freedesktop.systemd1.Manager";
 /** Whether the user's own systemd is the one to ask: not root, or only in a user namespace. */
 export function ownedByUser(): boolean {
   if (attempt("geteuid") !== 0) return true;
-  return !/^\s*0\s+0\s+4294967295\s*$/.test(readText("/proc/self/uid_map") ?? "0 0 4294967295");
+  return inUserNamespace();
 }
 
 /** systemd's own socket comes first: it is there without a bus. @returns whether it is a bus, with the path */
@@ -192,6 +192,14 @@ export async function updateUnit(name: string, resources: Resources, mode: Cgrou
     .catch((error: unknown) => {
       throw new OciboxError("HOST", `systemd does not change the unit "${name}": ${reason(error)}`);
     });
+}
+
+/** Moves this process into a container's unit: a user may not do it himself, but may ask. @throws OciboxError HOST */
+export async function joinUnit(name: string): Promise<void> {
+  using systemd = await Systemd.open(ownedByUser());
+  await systemd.call("AttachProcessesToUnit", "ssau", [name, "/", [process.pid]]).catch((error: unknown) => {
+    throw new OciboxError("HOST", `systemd does not move this process into the unit "${name}": ${reason(error)}`);
+  });
 }
 
 /** Ends a container's unit with all that is in it. One that is gone already is none the worse. */

@@ -8,6 +8,7 @@ export const facts: HostFacts = {
   cgroup: { mode: "v1", controllers: ["pids", "devices", "memory", "cpu"], writable: true },
   lastCap: 40,
   permitted: 2 ** 41 - 1,
+  userNamespace: false,
   apparmor: false,
   selinux: false,
   nofile: { soft: 1024, hard: 524_288 },

@@ -51,19 +51,28 @@ const globalFlags: OciFlags = {
   version: { short: "v", help: "print the version" },
 };
 
-function defaultRoot(): string {
-  if (attempt("geteuid") === 0) return "/run/ocibox/oci";
-  return `${Bun.env.XDG_RUNTIME_DIR ?? `/tmp/ocibox-${attempt("geteuid")}`}/ocibox/oci`;
+/** As runc has it: a user's is in his XDG_RUNTIME_DIR, also where he is root of a namespace of his. */
+async function defaultRoot(): Promise<string> {
+  const own = Bun.env.XDG_RUNTIME_DIR ?? "";
+  const uid = attempt("geteuid");
+  if (own === "") return uid === 0 ? "/run/ocibox/oci" : `/tmp/ocibox-${uid}/ocibox/oci`;
+  if (uid !== 0) return `${own}/ocibox/oci`;
+  const { inUserNamespace } = await import("../../runtime/host.ts");
+  return inUserNamespace() && Bun.env.USER !== "root" ? `${own}/ocibox/oci` : "/run/ocibox/oci";
 }
 
-function readGlobals(values: ReadonlyMap<string, readonly string[]>, name: string, version: string): OciGlobals {
+async function readGlobals(
+  values: ReadonlyMap<string, readonly string[]>,
+  name: string,
+  version: string,
+): Promise<OciGlobals> {
   const given = new OciGiven([], values);
   const logFormat = given.text("log-format") ?? "text";
   if (logFormat !== "text" && logFormat !== "json") throw new OciboxError("USAGE", `invalid log-format: ${logFormat}`);
   const cgroupManager = given.text("cgroup-manager") ?? (given.flag("systemd-cgroup") ? "systemd" : "cgroupfs");
   if (cgroupManager !== "cgroupfs" && cgroupManager !== "systemd" && cgroupManager !== "disabled")
     throw new OciboxError("USAGE", `unknown cgroup manager "${cgroupManager}": it is cgroupfs, systemd or disabled`);
-  const root = given.text("root") ?? defaultRoot();
+  const root = given.text("root") ?? (await defaultRoot());
   return {
     root: root.startsWith("/") ? root : `${process.cwd()}/${root}`,
     log: given.text("log"),
@@ -141,7 +150,7 @@ export async function callOci(name: string, argv: readonly string[], version: st
   try {
     const { words, values } = readOciFlags(argv, globalFlags, true);
     if (values.has("version")) return await showVersion(name, version);
-    globals = readGlobals(values, name, version);
+    globals = await readGlobals(values, name, version);
     const [word = "help", ...rest] = words;
     if (word === "help" || word === "h") {
       const about = rest[0] === undefined ? undefined : commands[rest[0]];

@@ -402,9 +402,10 @@ export function removeCgroups(b: Builder, plan: CgroupPlan, note: (result: Slot)
     p.field("linux.cgroupsPath");
     const directory = directoryOf(cgroup);
     if (plan.leave !== undefined) {
-      // systemd removes what it has made, with all below, when nobody is in it any more; this process may still be.
-      // Hierarchies of v1 that it does not know are ours to remove.
-      p.with({ retries: plan.mode === "v2" ? 0 : 500 });
+      // systemd removes what it has made, with all below, when nobody is in it any more: it would not hear of that of a
+      // cgroup that was removed before. Hierarchies of v1 that it does not know are ours to remove.
+      if (cgroup.hierarchy === "" || cgroup.hierarchy === "name=systemd") continue;
+      p.with({ retries: 500 });
       p.tolerate("ENOENT", "EBUSY", "EACCES", "EPERM").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR);
       continue;
     }
