@@ -32,7 +32,9 @@ export function writeNew(path: string, text: string, mode: number): void {
   writeFully(file.fd, text);
 }
 
-/** The text of a file, or undefined where there is none. @param most bytes that are read at the most */
+/**
+ * The text of a file, or undefined where there is none; so too where a cgroup or a process that a kernel's file tells of
+ * is gone while it is read. @param most bytes that are read at the most */
 export function readText(path: string, most = 1 << 20): string | undefined {
   const fd = tolerate(["ENOENT", "ENOTDIR"], "openat", AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
   if (fd < 0) return undefined;
@@ -40,7 +42,8 @@ export function readText(path: string, most = 1 << 20): string | undefined {
   const chunks: Uint8Array[] = [];
   const piece = alloc(16_384);
   for (let total = 0; total < most; ) {
-    const got = direct.read(file.fd, piece, piece.byteLength);
+    const got = tolerate(["ENODEV", "ESRCH"], "read", file.fd, piece, piece.byteLength);
+    if (got < 0) return undefined;
     if (got === 0) break;
     chunks.push(piece.slice(0, got));
     total += got;

@@ -7,6 +7,9 @@ import { struct } from "../../ffi/sys.ts";
 export const moveByFd = MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT.MOVE_MOUNT_T_EMPTY_PATH;
 export const cloneByFd = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | AT.AT_EMPTY_PATH;
 
+/** sizeof(struct clone_args), up to `cgroup` */
+export const cloneArgsSize = 88;
+
 /** sizeof(struct open_how) */
 export const openHowSize = 24;
 

@@ -13,6 +13,7 @@ import { bindDefaultDevices, makeDevices } from "./devices.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
 import { becomeUser } from "./identity.ts";
+import { goBetween } from "./joined-user.ts";
 import { joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, readonlyRoot } from "./mounts.ts";
@@ -51,6 +52,8 @@ export class Child {
     readonly cgroups: CgroupPlan,
     readonly sockets: Sockets,
     readonly fifo: Slot | undefined,
+    /** Trees with mapped ids, by the index of their mount. */
+    readonly mapped: ReadonlyMap<number, Slot>,
   ) {
     this.p = b.p;
     this.process = spec.process as Process;
@@ -72,7 +75,14 @@ export class Child {
     b.closes = false;
     if (oci === undefined) p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
     this.waitForGo(report);
-    joinCgroups(b, this.cgroups);
+    const userPath = namespaces.pathOf("user");
+    if (userPath === undefined || sockets.between === undefined) joinCgroups(b, this.cgroups);
+    else {
+      p.sys.close(sockets.between[0]);
+      goBetween(b, this.cgroups, sockets.between[1], userPath, namespaces.cloneFlags);
+      p.field("");
+      this.waitForGo(report);
+    }
     this.enterNamespaces();
     p.field("");
     p.sys.setsid();
@@ -86,7 +96,7 @@ export class Child {
       sources: context.sources,
       inUserNamespace: this.inUserNamespace,
       ownCgroups: namespaces.has("cgroup"),
-      mapped: new Map(),
+      mapped: this.mapped,
       copyUp: oci?.copyUp ?? new Map(),
     });
     if (this.inUserNamespace && mounted.dev !== undefined) bindDefaultDevices(b);

@@ -21,7 +21,7 @@ import { type Label, Recorder, type Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
-import { Builder } from "./builder.ts";
+import { Builder, cloneArgsSize } from "./builder.ts";
 import { type CgroupPlan, leaveCgroups, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups/plan.ts";
 import { Child } from "./child.ts";
 import { execute } from "./command.ts";
@@ -29,12 +29,13 @@ import type { PlanContext } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
 import { checkCwd } from "./identity.ts";
+import { hearOfChild } from "./joined-user.ts";
+import { mapMounts } from "./mapped-mounts.ts";
 import { joinForChildren, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
 import { notePid, tellPid } from "./pid.ts";
 import { type Pair, socketPair } from "./sync.ts";
 import { receiveTerminal } from "./terminal.ts";
 
-const cloneArgsSize = 88;
 const P_PIDFD = 3;
 const WEXITED = 4;
 const ownCode = 125;
@@ -45,6 +46,8 @@ export interface Sockets {
   readonly report: Pair;
   /** Over which the terminal's master comes to the parent. */
   readonly console: Pair | undefined;
+  /** Over which the parent hears of the child, where a process between makes it: joined-user.ts */
+  readonly between: Pair | undefined;
 }
 
 function processOf(spec: Spec): Process {
@@ -56,13 +59,6 @@ function processOf(spec: Spec): Process {
     throw new OciboxError("UNSUPPORTED", "linux.netDevices is not supported yet");
   if (linux?.intelRdt !== undefined) throw new OciboxError("UNSUPPORTED", "linux.intelRdt is not supported yet");
   if ((linux?.mountLabel ?? "") !== "") throw new OciboxError("UNSUPPORTED", "linux.mountLabel is not supported yet");
-  if (linux?.namespaces?.some((each) => each.type === "user" && (each.path ?? "") !== "") === true)
-    throw new OciboxError("UNSUPPORTED", "linux.namespaces: a user namespace by its path is not supported yet");
-  spec.mounts?.forEach((mount, index) => {
-    const mapped = mount.options?.some((each) => each === "idmap" || each === "ridmap") === true;
-    if (mapped || mount.uidMappings !== undefined || mount.gidMappings !== undefined)
-      throw new OciboxError("UNSUPPORTED", `mounts[${index}]: mapped ids are not supported yet`);
-  });
   return process;
 }
 
@@ -102,6 +98,10 @@ class Compiler {
     p.place(well);
   }
 
+  get userPath(): string | undefined {
+    return this.namespaces.pathOf("user");
+  }
+
   /** Whether the terminal comes to this process, rather than to somebody behind a socket. */
   get ownsTerminal(): boolean {
     return this.process.terminal === true && this.context.oci?.consoleSocket === undefined;
@@ -120,17 +120,19 @@ class Compiler {
     const sockets: Sockets = {
       report: socketPair(p, "report"),
       console: this.ownsTerminal ? socketPair(p, "console") : undefined,
+      between: this.userPath === undefined ? undefined : socketPair(p, "between"),
     };
     const fifo = context.oci?.mode === "create" ? this.openFifo(context.oci.directory) : undefined;
     makeCgroups(b, this.cgroups);
     const cgroup = openCgroup(b, this.cgroups);
     joinForChildren(b, this.namespaces, spec.linux ?? {});
+    const mapped = mapMounts(b, spec);
     p.field("linux.namespaces");
     const memory = p.memory("pidfd", 8);
     const pid = p.sys.clone3(
       struct<Slot>("clone_args", {
         flags:
-          BigInt(this.namespaces.cloneFlags | CLONE.CLONE_PIDFD) |
+          BigInt((this.userPath === undefined ? this.namespaces.cloneFlags : 0) | CLONE.CLONE_PIDFD) |
           (cgroup === undefined ? 0n : BigInt(CLONE.CLONE_INTO_CGROUP)),
         pidfd: memory,
         exit_signal: SIG.SIGCHLD,
@@ -141,7 +143,7 @@ class Compiler {
     p.branch(pid, "==", 0, child);
     this.parent(pid, memory, sockets, cgroup, teardown);
     p.place(child);
-    new Child(this.b, spec, this.facts, context, this.namespaces, this.cgroups, sockets, fifo).all();
+    new Child(this.b, spec, this.facts, context, this.namespaces, this.cgroups, sockets, fifo, mapped).all();
     return p;
   }
 
@@ -165,6 +167,10 @@ class Compiler {
     if (cgroup !== undefined) p.sys.close(cgroup);
     leaveCgroups(b, this.cgroups);
     if (typeof context.rootfs === "number") p.sys.close(context.rootfs);
+    if (sockets.between !== undefined) {
+      p.sys.write(report, "g", 1);
+      hearOfChild(p, sockets.between, pid, pidfd);
+    }
     if (oci !== undefined) notePid(p, pid, oci.directory);
     if (this.namespaces.isNew("user")) writeMaps(b, pid, spec.linux ?? {}, oci?.privileged !== false);
     p.field("");
@@ -191,6 +197,8 @@ class Compiler {
 
     p.place(teardown);
     if (oci !== undefined) p.add({ op: "set", slot: code, value: ociCode });
+    // A child that nobody has heard of waits for its go: now it ends.
+    if (sockets.between !== undefined) p.tolerate("EBADF").close(report);
     p.branch(pidfd, "<", 0, gone);
     p.tolerate("ESRCH").pidfd_send_signal(pidfd, SIG.SIGKILL, null, 0);
     p.tolerate("ECHILD").waitid(P_PIDFD, pidfd, null, WEXITED, null);

@@ -10,7 +10,7 @@ import { type Label, Recorder, type Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
-import { Builder } from "./builder.ts";
+import { Builder, cloneArgsSize } from "./builder.ts";
 import { execute } from "./command.ts";
 import type { ErrorSink } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
@@ -22,7 +22,6 @@ import { type PidAudience, tellPid } from "./pid.ts";
 import { type Pair, reportTo, sendDescriptor, socketPair } from "./sync.ts";
 import { receiveTerminal, unlockSlave } from "./terminal.ts";
 
-const cloneArgsSize = 88;
 const P_PIDFD = 3;
 const WEXITED = 4;
 /** What runc ends with for an error of its own. */

@@ -63,9 +63,9 @@ export class Namespaces {
     return flags;
   }
 
-  /** Those that are joined by the child itself, the user namespace first: its rights are what the others ask for. */
+  /** Those that are joined by the child itself; the user namespace is joined before there is a child (joined-user.ts). */
   get joined(): readonly { type: NamespaceType; path: string; flag: number }[] {
-    const order: readonly NamespaceType[] = ["user", "ipc", "uts", "network", "cgroup", "mount"];
+    const order: readonly NamespaceType[] = ["ipc", "uts", "network", "cgroup", "mount"];
     return order.flatMap((type) => {
       const path = this.pathOf(type);
       return path === undefined ? [] : [{ type, path, flag: cloneFlags[type] }];

@@ -1,0 +1,171 @@
+/** Namespaces that are joined by their path, the user namespace among them; mounts with other owners; clocks. */
+import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { chownSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Spec } from "../../src/spec/runtime.ts";
+import { Bundles } from "../lib/bundle.ts";
+import { cannotRun, testWith } from "../lib/needs.ts";
+import { inventory, until } from "../lib/sandbox.ts";
+
+const needs = { root: true, programs: ["busybox", "unshare"] };
+const test = testWith(needs);
+let box: Bundles;
+let before: ReturnType<typeof inventory>;
+
+beforeAll(() => {
+  if (cannotRun(needs)) return;
+  before = inventory();
+  box = new Bundles("stat", "date");
+  // Root of a user namespace is somebody else to this tree, and cannot make them.
+  for (const name of ["proc", "dev", "own", "theirs", "plain"]) mkdirSync(join(box.bundle, "rootfs", name));
+});
+
+afterAll(() => {
+  if (cannotRun(needs)) return;
+  const left = box.left();
+  box[Symbol.dispose]();
+  expect(left).toEqual([]);
+  expect(inventory()).toEqual(before);
+});
+
+function mapped(spec: Spec, hostID = 100_000, size = 65_536): void {
+  if (spec.linux === undefined) return;
+  spec.linux.namespaces?.push({ type: "user" });
+  spec.linux.uidMappings = [{ containerID: 0, hostID, size }];
+  spec.linux.gidMappings = [{ containerID: 0, hostID, size }];
+  delete spec.linux.maskedPaths;
+  delete spec.linux.readonlyPaths;
+}
+
+describe("a user namespace by its path", () => {
+  test("what is made belongs to it; exec and delete go on as ever", async () => {
+    box.write((spec) => {
+      mapped(spec);
+      if (spec.process !== undefined) spec.process.args = ["sleep", "1000"];
+    });
+    expect(await box.call("run", "-d", "first")).toMatchObject({ code: 0, err: "" });
+    try {
+      const pid = Number.parseInt(readFileSync(join(box.root, "first/process"), "utf8"), 10);
+      const join_ = (spec: Spec, ...args: string[]): void => {
+        if (spec.linux === undefined || spec.process === undefined) return;
+        spec.process.args = args;
+        spec.process.user = { uid: 5, gid: 6 };
+        spec.linux.namespaces?.push({ type: "user", path: `/proc/${pid}/ns/user` });
+        delete spec.linux.maskedPaths;
+        delete spec.linux.readonlyPaths;
+      };
+      box.write((spec) =>
+        join_(
+          spec,
+          "sh",
+          "-c",
+          "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user; hostname; echo $$; exit 3",
+        ),
+      );
+      const user = readlinkSync(`/proc/${pid}/ns/user`);
+      expect(await box.call("run", "second")).toEqual({
+        out: `5\n         0     100000      65536\n${user}\nbundle\n1\n`,
+        err: "",
+        code: 3,
+      });
+      box.write((spec) => join_(spec, "sleep", "1000"));
+      const pidFile = join(box.dir, "second.pid");
+      expect(await box.call("create", "--pid-file", pidFile, "second")).toEqual({ out: "", err: "", code: 0 });
+      const second = readFileSync(pidFile, "utf8");
+      expect(readlinkSync(`/proc/${second}/ns/user`)).toBe(user);
+      expect(readlinkSync(`/proc/${second}/ns/net`)).not.toBe(readlinkSync(`/proc/${pid}/ns/net`));
+      expect(readFileSync(`/proc/${second}/status`, "utf8")).toMatch(/^Uid:\t100005\t/m);
+      expect((await box.call("start", "second")).code).toBe(0);
+      expect(await box.call("exec", "second", "id", "-u")).toEqual({ out: "5\n", err: "", code: 0 });
+      expect(await box.call("delete", "-f", "second")).toEqual({ out: "", err: "", code: 0 });
+      // Every step of it, failing.
+      box.write((spec) => join_(spec, "true"));
+      const steps = (await box.call("create", "--explain", "second")).out.split("\n").length;
+      const wrong: string[] = [];
+      for (let step = 0; step < steps; step++) {
+        const ended = await box.call("create", "--inject", `${step}=EIO`, "second");
+        if (ended.code !== 0 && !/failed: |cannot /.test(ended.err)) wrong.push(`step ${step}: ${ended.err}`);
+        await box.call("delete", "-f", "second");
+        if (box.left().length !== 1) wrong.push(`step ${step}: ${box.left()}`);
+      }
+      expect(wrong).toEqual([]);
+    } finally {
+      await box.call("delete", "-f", "first");
+    }
+  }, 120_000);
+});
+
+test("a pid, a network, an ipc and an uts namespace of another container", async () => {
+  box.command("sleep", "1000");
+  expect((await box.call("run", "-d", "pause")).code).toBe(0);
+  try {
+    const pid = Number.parseInt(readFileSync(join(box.root, "pause/process"), "utf8"), 10);
+    box.write((spec) => {
+      if (spec.linux === undefined || spec.process === undefined) return;
+      delete spec.hostname;
+      spec.process.args = [
+        "sh",
+        "-c",
+        "for each in pid net ipc uts; do readlink /proc/self/ns/$each; done; [ $$ != 1 ] && echo a child",
+      ];
+      spec.linux.namespaces = [
+        { type: "mount" },
+        ...(["pid", "network", "ipc", "uts"] as const).map((type) => ({
+          type,
+          path: `/proc/${pid}/ns/${type === "network" ? "net" : type}`,
+        })),
+      ];
+    });
+    const own = ["pid", "net", "ipc", "uts"].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`));
+    expect(await box.call("run", "sidecar")).toEqual({ out: `${[...own, "a child"].join("\n")}\n`, err: "", code: 0 });
+  } finally {
+    await box.call("delete", "-f", "pause");
+  }
+});
+
+describe("mounts with mapped ids", () => {
+  test("by mappings of their own, and by the container's", async () => {
+    const source = join(box.dir, "shared");
+    mkdirSync(source);
+    writeFileSync(join(source, "file"), "x");
+    chownSync(join(source, "file"), 0, 0);
+    box.write((spec) => {
+      mapped(spec);
+      if (spec.process !== undefined)
+        spec.process.args = ["sh", "-c", "stat -c %u:%g /own/file /theirs/file /plain/file; touch /own/new"];
+      const mappings = [{ containerID: 0, hostID: 100_000, size: 1000 }];
+      spec.mounts?.push(
+        { destination: "/own", type: "bind", source, options: ["bind"], uidMappings: mappings, gidMappings: mappings },
+        { destination: "/theirs", type: "bind", source, options: ["rbind", "ridmap", "ro"] },
+        { destination: "/plain", type: "bind", source, options: ["bind"] },
+      );
+    });
+    expect(await box.call("run", "idmapped")).toEqual({ out: "0:0\n0:0\n65534:65534\n", err: "", code: 0 });
+    // What root of the container makes there is root's on the host.
+    expect(Bun.spawnSync(["stat", "-c", "%u:%g", join(source, "new")]).stdout.toString()).toBe("0:0\n");
+  });
+
+  test("without any mapping, and for what is no bind: refused by their place", async () => {
+    box.write((spec) =>
+      spec.mounts?.push({ destination: "/x", type: "bind", source: "/tmp", options: ["bind", "idmap"] }),
+    );
+    expect((await box.call("create", "wrong")).err).toContain("mounts[3].options: idmap wants mappings");
+    box.write((spec) => spec.mounts?.push({ destination: "/x", type: "tmpfs", source: "x", options: ["idmap"] }));
+    expect((await box.call("create", "wrong")).err).toContain("mounts[3]: ids are mapped for bind mounts alone");
+    expect(box.left()).toEqual([]);
+  });
+});
+
+test("timeOffsets", async () => {
+  box.write((spec) => {
+    if (spec.linux === undefined || spec.process === undefined) return;
+    spec.linux.namespaces?.push({ type: "time" });
+    spec.linux.timeOffsets = { monotonic: { secs: 1000, nanosecs: 5 }, boottime: { secs: 1_000_000 } };
+    spec.process.args = ["sh", "-c", "cat /proc/self/timens_offsets; cat /proc/uptime"];
+  });
+  const { out, code } = await box.call("run", "clocks");
+  expect(code).toBe(0);
+  expect(out).toMatch(/^monotonic +1000 +5\nboottime +1000000 +0\n/);
+  expect(Number(out.split("\n")[2]?.split(" ")[0])).toBeGreaterThan(1_000_000);
+  expect(await until(() => box.left().length === 0)).toBe(true);
+});
