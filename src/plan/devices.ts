@@ -1,5 +1,6 @@
 /** linux.devices and the default devices of runtime-spec, config-linux.md#default-devices; what tmpcopyup copies. */
 import { AT_FDCWD, O, OPEN_TREE, S } from "../../ffi/constants.ts";
+import { errnoOf } from "../../ffi/errno.ts";
 import type { Slot } from "../../ffi/plan.ts";
 import { OciboxError } from "../errors.ts";
 import type { Device, Spec } from "../spec/runtime.ts";
@@ -63,6 +64,12 @@ export function bindDefaultDevices(b: Builder): void {
   for (const [name] of nodes) bindDevice(b, dev, name, `/dev/${name}`);
 }
 
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const STATX_BASIC_STATS = 0x7ff;
+/** In struct statx. */
+const stxRdevMajor = 128;
+const stxRdevMinor = 132;
+
 const kinds: Readonly<Record<string, number>> = { c: S.S_IFCHR, u: S.S_IFCHR, b: S.S_IFBLK, p: S.S_IFIFO };
 
 function refuse(index: number, why: string): never {
@@ -73,6 +80,28 @@ function isDefault(device: Device): boolean {
   return nodes.some(
     ([name, major, minor]) => device.path === `/dev/${name}` && device.major === major && device.minor === minor,
   );
+}
+
+/** Fails where what has this name is another device, or none: statx(2). */
+function checkNumbers(b: Builder, parent: Slot, name: string, { path, major = 0, minor = 0 }: Device): void {
+  const { p } = b;
+  const wrong = p.newLabel(`another ${path}`);
+  const right = p.newLabel(`the same ${path}`);
+  const stat = p.memory("device", 256);
+  p.sys.statx(parent, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, stat);
+  for (const [offset, number] of [
+    [stxRdevMajor, major],
+    [stxRdevMinor, minor],
+  ] as const) {
+    const found = p.slot("device number");
+    p.add({ op: "load", memory: stat, offset, slot: found });
+    p.branch(found, "!=", number, wrong);
+  }
+  p.jump(right);
+  p.place(wrong);
+  const says = `there is something else at ${JSON.stringify(path)}`;
+  p.add({ op: "fail", errno: errnoOf("EEXIST"), says, blame: "ocibox" });
+  p.place(right);
 }
 
 /** linux.devices: nodes with their mode and owner; in a user namespace the host's own are bound. */
@@ -96,7 +125,16 @@ export function makeDevices(b: Builder, devices: readonly Device[], inUserNamesp
     }
     const mode = device.fileMode === undefined ? 0o666 : device.fileMode & 0o7777;
     const number = kind === S.S_IFIFO ? 0 : makeDevice(device.major ?? 0, device.minor ?? 0);
-    p.tolerate("EEXIST").mknodat(parent, name, kind | mode, number);
+    const made = p.newLabel(`made ${device.path}`);
+    // config-linux.md#devices: a file that is there already and is no such device is an error; a pipe has no number to
+    // tell it by.
+    const sys = kind === S.S_IFIFO ? p.sys : p.tolerate("EEXIST");
+    const result = sys.mknodat(parent, name, kind | mode, number);
+    if (kind !== S.S_IFIFO) {
+      p.branch(result, "==", 0, made);
+      checkNumbers(b, parent, name, device);
+    }
+    p.place(made);
     p.sys.fchownat(parent, name, device.uid ?? 0, device.gid ?? 0, 0x100);
     // The mode of a node that was there before; umask is 0, so that of a new one is right already.
     if (isDefault(device)) p.sys.fchmodat(parent, name, mode);

@@ -44,6 +44,7 @@ export function cgroupHost(mode: CgroupMode): CgroupHost {
       mode,
       hierarchies: [hierarchy],
       controllers,
+      delegate: readText("/sys/kernel/cgroup/delegate")?.trim().split("\n"),
       writable: writable(beside.slice(0, beside.lastIndexOf("/"))),
     };
   }

@@ -506,6 +506,16 @@ add(
   },
   "cat /tmp/in/file",
 );
+add(
+  "remount",
+  (spec) => {
+    spec.mounts.push(
+      { destination: "/tmp", type: "tmpfs", source: "tmpfs" },
+      { destination: "/tmp", type: "none", source: "/tmp", options: ["bind", "remount", "ro", "nosuid"] },
+    );
+  },
+  "touch /tmp/x 2>&1",
+);
 bad("mount of a type that is none", (spec) => spec.mounts.push({ destination: "/x", type: "nothing", source: "x" }));
 bad("mount with an option that is none", (spec) =>
   spec.mounts.push({ destination: "/x", type: "tmpfs", source: "x", options: ["size=lots"] }),
@@ -560,6 +570,9 @@ add(
   },
   "for each in null zero full random urandom tty kmsg mem; do (head -c 0 < /dev/$each) 2>/dev/null && echo $each can be read || echo $each cannot; (: > /dev/$each) 2>/dev/null && echo $each can be written || echo $each cannot; done",
 );
+bad("a device where there is a file", (spec) => {
+  spec.linux.devices = [{ type: "c", path: "/probe2", major: 1, minor: 3, fileMode: 0o666, uid: 0, gid: 0 }];
+});
 bad("a device of a kind that is none", (spec) => {
   spec.linux.devices = [{ type: "x", path: "/dev/x", major: 1, minor: 3 }];
 });

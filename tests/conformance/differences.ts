@@ -115,6 +115,12 @@ export const differences: readonly Difference[] = [
     why: "crun 1.8 runs it all the same, and leaves out what it did not understand",
   },
   {
+    runtime: ["runc", "crun"],
+    section: "end",
+    cases: /^a device where there is a file$/,
+    why: "config-linux.md: a file that does not match the requested device MUST be an error; they leave the file as it is",
+  },
+  {
     runtime: ["runc"],
     section: "extra",
     cases: /^resources memory\.kernelTCP$/,

@@ -17,6 +17,8 @@ export interface CgroupHost {
   readonly hierarchies: readonly Hierarchy[];
   /** v2: cgroup.controllers of the root. */
   readonly controllers: readonly string[];
+  /** v2: files of a cgroup that go to whom it is given; undefined where the kernel has no list. */
+  readonly delegate?: readonly string[] | undefined;
   /** Whether cgroups can be made beside or below ocibox's own. */
   readonly writable: boolean;
 }

@@ -44,6 +44,8 @@ export interface CgroupPlan {
   readonly shared: boolean;
   /** v2: the host's user who gets the container's cgroup to have more below it. config-linux.md#cgroup-ownership */
   readonly owner: number | undefined;
+  /** v2: the files that the owner gets, where they are there. */
+  readonly delegated: readonly string[];
   /**
    * ocibox itself is in the container's cgroups, because systemd put it there, and goes back to these (files to write
    * "0" to) when the container's process is made; limits are set after that.
@@ -62,6 +64,7 @@ const nothing: CgroupPlan = {
   controllers: [],
   shared: false,
   owner: undefined,
+  delegated: [],
   leave: undefined,
 };
 
@@ -160,6 +163,8 @@ export function planOciCgroups(spec: Spec, host: CgroupHost, choice: CgroupChoic
     controllers: host.controllers,
     shared: true,
     owner: mode === "v2" && isUser ? ownerOf(spec) : undefined,
+    // config-linux.md#cgroup-ownership: these where /sys/kernel/cgroup/delegate is not there.
+    delegated: host.delegate ?? ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"],
     leave: scope?.leave,
   };
 }
@@ -251,12 +256,11 @@ function makeDirectories(b: Builder, plan: CgroupPlan, cgroup: JoinedCgroup): vo
 }
 
 /** cgroups(7), "Cgroups delegation": the directory and what its owner needs to move processes and controllers. */
-function giveToOwner(b: Builder, directory: string, owner: number): void {
+function giveToOwner(b: Builder, directory: string, owner: number, files: readonly string[]): void {
   const { p } = b;
   p.field("linux.cgroupsPath");
   p.sys.fchownat(AT_FDCWD, directory, owner, -1, 0);
-  for (const file of ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"])
-    p.tolerate("ENOENT").fchownat(AT_FDCWD, `${directory}/${file}`, owner, -1, 0);
+  for (const file of files) p.tolerate("ENOENT").fchownat(AT_FDCWD, `${directory}/${file}`, owner, -1, 0);
 }
 
 function writeSetting(b: Builder, directory: string, setting: Setting): void {
@@ -351,7 +355,8 @@ function limit(b: Builder, plan: CgroupPlan): void {
 export function makeCgroups(b: Builder, plan: CgroupPlan): void {
   for (const cgroup of plan.joined) {
     makeDirectories(b, plan, cgroup);
-    if (plan.owner !== undefined && cgroup.hierarchy === "") giveToOwner(b, directoryOf(cgroup), plan.owner);
+    if (plan.owner !== undefined && cgroup.hierarchy === "")
+      giveToOwner(b, directoryOf(cgroup), plan.owner, plan.delegated);
   }
   if (plan.leave === undefined) limit(b, plan);
 }
