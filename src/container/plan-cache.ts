@@ -6,14 +6,10 @@
  *
  * What is kept runs as root. It is taken only from files and directories that nobody else can write.
  */
-import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
-import { attempt } from "../../ffi/direct.ts";
 import { dataOfPart, type EncodedPart } from "../../ffi/encode.ts";
-import { OwnedFd } from "../../ffi/fd.ts";
-import { makeDirectories, namesIn } from "../../ffi/files.ts";
-import { alloc, readField } from "../../ffi/structs.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import type { HostFacts } from "../plan/facts.ts";
+import { identityOf, readKept, writeKept } from "../runtime/kept.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Spec } from "../spec/runtime.ts";
@@ -50,33 +46,15 @@ export interface KeptPlan {
   readonly places: { readonly full: readonly number[]; readonly short: readonly number[] };
 }
 
-const mostKept = 64;
-const mostBytes = 4 << 20;
-const headBytes = 16;
+const folder = "plans";
+const headBytes = 8;
 const shortId = 12;
 const utf8 = new TextEncoder();
 
-function identity(path: string): string | undefined {
-  const stat = alloc(256);
-  if (attempt("statx", AT_FDCWD, path, 0, 0xfff, stat) < 0) return undefined;
-  const fields = ["stx_dev_major", "stx_dev_minor", "stx_ino", "stx_size", "stx_mtime_sec", "stx_mtime_nsec"] as const;
-  return fields.map((name) => readField("statx", stat, name)).join(" ");
-}
-
-/** Whether a file or directory is ours, and only ours to write. */
-function isOurs(fd: number, kind: number): boolean {
-  const stat = alloc(256);
-  if (attempt("statx", fd, "", AT.AT_EMPTY_PATH, 0xfff, stat) < 0) return false;
-  const mode = readField("statx", stat, "stx_mode");
-  return (
-    (mode & S.S_IFMT) === kind && (mode & 0o022) === 0 && readField("statx", stat, "stx_uid") === attempt("geteuid")
-  );
-}
-
 /** The name that a plan is kept by, or undefined where this program cannot tell which it is. */
 export function keyName(key: PlanKey): string | undefined {
-  const program = identity("/proc/self/exe");
-  const index = identity(`${key.root}/image/index.json`);
+  const program = identityOf("/proc/self/exe");
+  const index = identityOf(`${key.root}/image/index.json`);
   if (program === undefined || index === undefined) return undefined;
   // Everything but what is added to a kept plan: a new option is part of the key without being named here.
   const { command, entrypoint, env, ...options } = key.options;
@@ -84,47 +62,14 @@ export function keyName(key: PlanKey): string | undefined {
   return new Bun.CryptoHasher("sha256").update(text).digest("hex");
 }
 
-/** Opens ROOT/plans where it and ROOT are ours. */
-function openKept(root: string): OwnedFd | undefined {
-  const flags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
-  const above = attempt("openat", AT_FDCWD, root, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
-  if (above < 0) return undefined;
-  using directory = new OwnedFd(above);
-  if (!isOurs(directory.fd, S.S_IFDIR)) return undefined;
-  const fd = attempt("openat", directory.fd, "plans", flags, 0);
-  if (fd < 0) return undefined;
-  const plans = new OwnedFd(fd);
-  if (isOurs(plans.fd, S.S_IFDIR)) return plans;
-  plans[Symbol.dispose]();
-  return undefined;
-}
-
-function readOwn(directory: OwnedFd, name: string): Uint8Array<ArrayBuffer> | undefined {
-  const fd = attempt("openat", directory.fd, name, O.O_RDONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC, 0);
-  if (fd < 0) return undefined;
-  using file = new OwnedFd(fd);
-  if (!isOurs(file.fd, S.S_IFREG)) return undefined;
-  const stat = alloc(256);
-  if (attempt("statx", file.fd, "", AT.AT_EMPTY_PATH, 0xfff, stat) < 0) return undefined;
-  const size = readField("statx", stat, "stx_size");
-  if (size < headBytes || size > mostBytes) return undefined;
-  const bytes = new Uint8Array(new ArrayBuffer(size));
-  return attempt("read", file.fd, bytes, size) === size ? bytes : undefined;
-}
-
-/** A kept plan, or undefined where there is none, or where a crash has left half of one. */
+/** A kept plan, or undefined where there is none. */
 export function recall(root: string, name: string): KeptPlan | undefined {
-  using directory = openKept(root);
-  if (directory === undefined) return undefined;
-  const bytes = readOwn(directory, name);
+  const bytes = readKept(root, folder, name);
   if (bytes === undefined) return undefined;
-  const head = new DataView(bytes.buffer);
-  const rest = bytes.subarray(headBytes);
-  if (head.getBigUint64(0, true) !== BigInt(Bun.hash(rest))) return undefined;
-  const length = head.getUint32(8, true);
-  const text = new TextDecoder().decode(rest.subarray(0, length));
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+  const text = new TextDecoder().decode(bytes.subarray(headBytes, headBytes + length));
   const kept = JSON.parse(text) as Omit<KeptPlan, "part">;
-  return { ...kept, part: rest.slice(length) as EncodedPart };
+  return { ...kept, part: bytes.slice(headBytes + length) as EncodedPart };
 }
 
 const noCommand = '"args":["\\u0001"],"env":["\\u0001"]';
@@ -153,23 +98,8 @@ export function remember(root: string, name: string, plan: Omit<KeptPlan, "place
   const bytes = new Uint8Array(new ArrayBuffer(headBytes + text.byteLength + part.byteLength));
   bytes.set(text, headBytes);
   bytes.set(part, headBytes + text.byteLength);
-  const head = new DataView(bytes.buffer);
-  head.setUint32(8, text.byteLength, true);
-  head.setBigUint64(0, BigInt(Bun.hash(bytes.subarray(headBytes))), true);
-  if (bytes.byteLength > mostBytes) return;
-  makeDirectories(`${root}/plans`);
-  using directory = openKept(root);
-  if (directory === undefined) return;
-  const names = namesIn(`${root}/plans`);
-  if (names.length >= mostKept) for (const each of names) attempt("unlinkat", directory.fd, each, 0);
-  const temporary = `.${plan.id}`;
-  const fd = attempt("openat", directory.fd, temporary, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_CLOEXEC, 0o600);
-  if (fd < 0) return;
-  using file = new OwnedFd(fd);
-  const written = attempt("write", file.fd, bytes, bytes.byteLength);
-  // No fsync: what a power cut leaves of it fails its checksum.
-  if (written !== bytes.byteLength || attempt("renameat2", directory.fd, temporary, directory.fd, name, 0) < 0)
-    attempt("unlinkat", directory.fd, temporary, 0);
+  new DataView(bytes.buffer).setUint32(0, text.byteLength, true);
+  writeKept(root, folder, name, bytes, plan.id);
 }
 
 /** The kept part with another container's id in it. */

@@ -113,8 +113,9 @@ export function makeDevices(b: Builder, devices: readonly Device[], inUserNamesp
     if (!device.path.startsWith("/")) refuse(index, `.path is ${JSON.stringify(device.path)}, which is not absolute`);
     if (kind !== S.S_IFIFO && (device.major === undefined || device.minor === undefined))
       refuse(index, " has no major and minor number");
-    // Those are there already, under the same name.
+    // Those are there already, under the same name; the terminals are the container's own.
     if (isDefault(device) && device.fileMode === undefined) return;
+    if (device.path === "/dev/ptmx" || device.path === "/dev/console") return;
     p.field(`linux.devices[${index}], ${device.path}`);
     const slash = device.path.lastIndexOf("/");
     const parent = b.ensure(device.path.slice(0, slash) || "/", "directory");

@@ -8,7 +8,6 @@ import { OciboxError } from "../errors.ts";
 import type { CopyUpEntry } from "../plan/devices.ts";
 import { readMountOptions } from "../plan/options.ts";
 import type { Spec } from "../spec/runtime.ts";
-import { decodeSpec } from "../spec/runtime-decode.ts";
 import { readInRoot } from "./read-in-root.ts";
 
 const mostConfig = 16 << 20;
@@ -39,12 +38,15 @@ function kindOf(path: string): "directory" | "file" | undefined {
   return (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR ? "directory" : "file";
 }
 
-/** @throws OciboxError naming the path, or the field of config.json */
-export function loadBundle(directory: string): Bundle {
+/**
+ * @param decode how config.json is read
+ * @throws OciboxError naming the path, or the field of config.json
+ */
+export function loadBundle(directory: string, decode: (text: string) => Spec): Bundle {
   const text = readText(`${directory}/config.json`, mostConfig);
   if (text === undefined)
     throw new OciboxError("NOT_FOUND", `JSON specification file ${directory}/config.json not found`);
-  const spec = decodeSpec(text);
+  const spec = decode(text);
   const path = spec.root?.path ?? "";
   if (path === "") throw new OciboxError("INVALID", "root.path is empty");
   const rootfs = absolutePath(path, directory);

@@ -6,11 +6,14 @@ import { makeDirectories } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Recorder, Step } from "../../ffi/plan.ts";
 import { type SystemdUnit, systemdUnit } from "../plan/cgroups/paths.ts";
-import { planOciCgroups } from "../plan/cgroups/plan.ts";
+import { type CgroupPlan, planOciCgroups } from "../plan/cgroups/plan.ts";
 import { compile } from "../plan/compile.ts";
 import type { ErrorSink, OciContext, PlanContext } from "../plan/context.ts";
+import type { CopyUpEntry } from "../plan/devices.ts";
+import type { HostFacts } from "../plan/facts.ts";
 import { runHooks, type StateText } from "../plan/hooks.ts";
 import type { Spec } from "../spec/runtime.ts";
+import { checkSpec, decodeSpec, parseSpec } from "../spec/runtime-decode.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
 import { writeCgroupFile } from "./cgroups.ts";
@@ -26,6 +29,7 @@ import {
   stateFiles,
   updateRecord,
 } from "./state.ts";
+import { imageFor, type PlanInputs } from "./templates.ts";
 
 export interface CreateRequest {
   readonly id: string;
@@ -72,9 +76,10 @@ function completed(bundle: Bundle): Spec {
   };
 }
 
+type StateOf = Pick<StateRecord, "ociVersion" | "id" | "bundle" | "annotations">;
+
 /** runtime.md#state, cut where the process id goes. */
-export function stateText(record: StateRecord, status: string): StateText {
-  const { ociVersion, id, bundle, annotations } = record;
+export function stateText({ ociVersion, id, bundle, annotations }: StateOf, status: string): StateText {
   const head = JSON.stringify({ ociVersion, id, status });
   const tail = JSON.stringify({ bundle, ...(annotations === undefined ? {} : { annotations }) });
   return [`${head.slice(0, -1)},"pid":`, `,${tail.slice(1)}`];
@@ -86,24 +91,74 @@ function forgetSteps(p: Recorder, directory: string, note: (result: ReturnType<R
   note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
 }
 
-function ociContext(request: CreateRequest, spec: Spec, record: StateRecord, rootfs: string): OciContext {
+/** What the plan is made of: values alone, so that they can be a key. */
+interface Inputs extends PlanInputs {
+  readonly rootfs: string;
+  readonly sources: readonly (readonly [path: string, kind: "directory" | "file"])[];
+  readonly copyUp: readonly (readonly [path: string, entries: readonly CopyUpEntry[]])[];
+  readonly cgroups: CgroupPlan;
+  readonly state: StateOf;
+  readonly oci: Omit<OciContext, "state" | "copyUp">;
+}
+
+function inputsOf(
+  request: CreateRequest,
+  bundle: Bundle,
+  spec: Spec,
+  facts: HostFacts,
+  record: StateRecord,
+  cgroups: CgroupPlan,
+): Inputs {
   const keepFds = request.preserveFds + listenFds();
   keepOpen(keepFds);
+  const { ociVersion, id, annotations } = record;
+  const tellsAnnotations = annotations !== undefined && spec.hooks !== undefined;
   return {
-    id: request.id,
-    directory: stateDirectory(request.root, request.id),
-    pidFile: request.pidFile,
-    mode: request.mode,
-    keep: request.keep,
-    consoleSocket:
-      request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
-    pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
-    keepFds,
-    newKeyring: request.newKeyring,
-    sinks: request.sinks(),
-    state: (status) => stateText(record, status),
-    copyUp: copyUps(spec, rootfs),
-    privileged: attempt("geteuid") === 0,
+    id,
+    spec,
+    facts,
+    looksUp: request.mode === "create",
+    rootfs: bundle.rootfs,
+    sources: [...sourceKinds(spec)],
+    copyUp: [...copyUps(spec, bundle.rootfs)],
+    cgroups,
+    state: { ociVersion, id, bundle: record.bundle, ...(tellsAnnotations ? { annotations } : {}) },
+    oci: {
+      id,
+      directory: stateDirectory(request.root, id),
+      pidFile: request.pidFile,
+      mode: request.mode,
+      keep: request.keep,
+      consoleSocket:
+        request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
+      pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
+      keepFds,
+      newKeyring: request.newKeyring,
+      sinks: request.sinks(),
+      privileged: attempt("geteuid") === 0,
+    },
+  };
+}
+
+function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci }: Inputs): PlanContext {
+  return {
+    rootfs,
+    mountpoint: rootfs,
+    interactive: true,
+    init: false,
+    sources: new Map(sources),
+    oci: { ...oci, state: (status) => stateText(state, status), copyUp: new Map(copyUp) },
+    cgroups,
+    cleanup(p, _code, note) {
+      forgetSteps(p, oci.directory, note);
+    },
+    forget(p) {
+      const hooks = spec.hooks?.poststop ?? [];
+      if (hooks.length === 0) return;
+      const gone = p.slot("no process");
+      p.add({ op: "set", slot: gone, value: 0 });
+      runHooks(p, "poststop", hooks, stateText(state, "stopped"), gone, true);
+    },
   };
 }
 
@@ -139,37 +194,19 @@ function launch(
   request: CreateRequest,
   bundle: Bundle,
   spec: Spec,
-  facts: ReturnType<typeof hostFacts>,
+  facts: HostFacts,
   record: StateRecord,
-  cgroups: ReturnType<typeof planOciCgroups>,
+  cgroups: CgroupPlan,
 ): number {
-  const directory = stateDirectory(request.root, request.id);
-  const oci = ociContext(request, spec, record, bundle.rootfs);
-  const context: PlanContext = {
-    rootfs: bundle.rootfs,
-    mountpoint: bundle.rootfs,
-    interactive: true,
-    init: false,
-    sources: sourceKinds(spec),
-    oci,
-    cgroups,
-    cleanup(p, _code, note) {
-      forgetSteps(p, directory, note);
-    },
-    forget(p) {
-      const hooks = spec.hooks?.poststop ?? [];
-      if (hooks.length === 0) return;
-      const gone = p.slot("no process");
-      p.add({ op: "set", slot: gone, value: 0 });
-      runHooks(p, "poststop", hooks, oci.state("stopped"), gone, true);
-    },
-  };
-  const plan = compile(spec, facts, context);
+  const inputs = inputsOf(request, bundle, spec, facts, record, cgroups);
   if (request.explain !== undefined) {
-    request.explain(plan.steps);
+    request.explain(compile(spec, facts, contextOf(inputs)).steps);
     return 0;
   }
-  const image = encodePlan(plan.steps, { fault: request.fault });
+  const image =
+    request.fault === undefined
+      ? imageFor(request.root, inputs, contextOf)
+      : encodePlan(compile(spec, facts, contextOf(inputs)), { fault: request.fault });
   // Hooks run in the bundle's directory, as runc's do.
   direct.chdir(bundle.directory);
   execInit(image);
@@ -185,12 +222,7 @@ function claim(request: CreateRequest, record: StateRecord, text: string, undo: 
 }
 
 /** With a unit of systemd's, which is asked for it before there is a process of the container's. */
-async function createInUnit(
-  request: CreateRequest,
-  bundle: Bundle,
-  spec: Spec,
-  facts: ReturnType<typeof hostFacts>,
-): Promise<number> {
+async function createInUnit(request: CreateRequest, bundle: Bundle, spec: Spec, facts: HostFacts): Promise<number> {
   const { enterScope, ownedByUser, stopUnit } = await import("./systemd.ts");
   const host = cgroupHost(facts.cgroup.mode);
   const unit = systemdUnit(spec.linux?.cgroupsPath, request.id, ownedByUser());
@@ -224,7 +256,19 @@ function leaveScope(files: readonly string[]): void {
  */
 export function createContainer(request: CreateRequest): number | Promise<number> {
   checkId(request.id);
-  const bundle = loadBundle(request.bundle);
+  // A configuration whose like was seen before need not be looked at again.
+  const knows = request.explain === undefined && request.fault === undefined && request.cgroupManager !== "systemd";
+  const bundle = loadBundle(request.bundle, knows ? parseSpec : decodeSpec);
+  try {
+    return createFrom(request, bundle);
+  } catch (error) {
+    // Of what was not looked at anything can be wrong.
+    if (knows && error instanceof TypeError) checkSpec(bundle.spec);
+    throw error;
+  }
+}
+
+function createFrom(request: CreateRequest, bundle: Bundle): number | Promise<number> {
   checkTerminal(bundle.spec.process?.terminal === true, request.mode !== "foreground", request.consoleSocket);
   const spec = completed(bundle);
   const facts = hostFacts();

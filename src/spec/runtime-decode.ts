@@ -222,11 +222,42 @@ function withUser(process: Process): void {
 }
 
 /** @throws OciboxError INVALID naming the path in the document */
+export function checkSpec(spec: Spec): void {
+  checkShape(spec, specShape, "");
+}
+
+/** @throws OciboxError INVALID naming the path in the document */
 export function decodeSpec(text: string): Spec {
   const value = parse(text, "config.json");
-  checkShape(value, specShape, "");
+  checkSpec(value as Spec);
   const spec = value as Spec;
   if (spec.process !== undefined) withUser(spec.process);
+  return spec;
+}
+
+/**
+ * The same without a look at what most of it is, for somebody who may know already: see templates.ts. What is taken for
+ * granted on the way is looked at.
+ * @throws OciboxError INVALID
+ */
+export function parseSpec(text: string): Spec {
+  const spec = parse(text, "config.json") as Spec;
+  const process = spec?.process;
+  const plain =
+    !text.includes("null") &&
+    typeof spec === "object" &&
+    typeof spec.root?.path === "string" &&
+    typeof process === "object" &&
+    typeof process.user === "object" &&
+    Array.isArray(process.args) &&
+    Array.isArray(process.env) &&
+    Array.isArray(spec.mounts) &&
+    typeof spec.linux === "object";
+  if (!plain) return decodeSpec(text);
+  checkShape(process.args, strings, "process.args");
+  checkShape(process.env, strings, "process.env");
+  if (spec.annotations !== undefined) checkShape(spec.annotations, { map: "string" }, "annotations");
+  withUser(process);
   return spec;
 }
 

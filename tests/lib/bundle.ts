@@ -118,8 +118,9 @@ export class Bundles implements Disposable {
     return out === "" ? "none" : (JSON.parse(out) as { status: string }).status;
   }
 
+  /** Containers that the runtime still knows; what it keeps for itself begins with a dot. */
   left(): string[] {
-    return existsSync(this.root) ? readdirSync(this.root) : [];
+    return existsSync(this.root) ? readdirSync(this.root).filter((name) => !name.startsWith(".")) : [];
   }
 
   [Symbol.dispose](): void {
