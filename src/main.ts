@@ -12,6 +12,9 @@ declare const OCIBOX_VERSION: string;
 const commands: Readonly<Record<string, () => Promise<{ command: (globals: Globals) => Command }>>> = {
   run: () => import("./cli/run.ts"),
   pull: () => import("./cli/pull.ts"),
+  push: () => import("./cli/push.ts"),
+  login: () => import("./cli/login.ts"),
+  logout: () => import("./cli/logout.ts"),
   images: () => import("./cli/images.ts"),
   rmi: () => import("./cli/rmi.ts"),
   tag: () => import("./cli/tag.ts"),

@@ -10,6 +10,7 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     remove: ["rmi"],
     inspect: ["inspect", "--type", "image"],
     pull: ["pull"],
+    push: ["push"],
     tag: ["tag"],
     history: ["history"],
     save: ["save"],

@@ -18,8 +18,8 @@ export interface AuthContext {
   readonly host: string;
   /** Where the registry itself is asked. */
   readonly base: URL;
-  /** "repository:library/alpine:pull" */
-  readonly scope: string;
+  /** "repository:library/alpine:pull"; none to log in only */
+  readonly scopes: readonly string[];
   readonly policy: Policy;
   /** Looked up when first asked for, and not before: helpers are slow, and most pulls are anonymous. */
   readonly credentials: () => Promise<CredentialsFound>;
@@ -27,7 +27,7 @@ export interface AuthContext {
 
 /** What to do when a login fails. */
 export function loginHint(host: string, problems: readonly string[] = []): string {
-  const hint = `log in with: podman login ${host}, or docker login ${host} (ocibox reads the files of both)`;
+  const hint = `log in with: ocibox login ${host} (the logins of podman and docker are found too)`;
   return problems.length === 0 ? hint : `${problems.join("; ")}; ${hint}`;
 }
 
@@ -151,7 +151,7 @@ export class Authenticator {
     const named = service === undefined ? {} : { service };
     try {
       if (credentials?.kind === "identity") {
-        const form = { grant_type: "refresh_token", client_id: "ocibox", scope: context.scope, ...named };
+        const form = { grant_type: "refresh_token", client_id: "ocibox", scope: context.scopes.join(" "), ...named };
         return await send(
           url,
           {
@@ -163,7 +163,8 @@ export class Authenticator {
           context.policy,
         );
       }
-      for (const [name, value] of Object.entries({ ...named, scope: context.scope })) url.searchParams.set(name, value);
+      for (const [name, value] of Object.entries(named)) url.searchParams.set(name, value);
+      for (const scope of context.scopes) url.searchParams.append("scope", scope);
       const headers: Record<string, string> =
         credentials === undefined ? {} : { authorization: basic(credentials.username, credentials.password) };
       return await send(url, { headers, signal }, context.policy);

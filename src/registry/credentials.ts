@@ -20,11 +20,11 @@ export interface CredentialOptions {
 }
 
 /** The name under which Docker itself stores Docker Hub's credentials. */
-const dockerHubKey = "https://index.docker.io/v1/";
-const helperTimeout = 20_000;
+export const dockerHubKey = "https://index.docker.io/v1/";
+export const helperTimeout = 20_000;
 
 /** Where credentials are looked for, first hit wins (conventions of podman and docker). */
-function credentialFiles(options: CredentialOptions): string[] {
+export function credentialFiles(options: CredentialOptions): string[] {
   const { env } = options;
   const home = env.HOME;
   const under = (folder: string | undefined, rest: string) =>
@@ -80,9 +80,17 @@ function fromEntry(entry: Table): Credentials | undefined {
   return { kind: "password", username: pair.slice(0, colon), password: pair.slice(colon + 1) };
 }
 
-function withKey(table: Table | undefined, wanted: string): [key: string, value: unknown] | undefined {
+export function withKey(table: Table | undefined, wanted: string): [key: string, value: unknown] | undefined {
   if (table === undefined) return undefined;
   return Object.entries(table).find(([key]) => normalKey(key) === wanted);
+}
+
+/** @throws Error where there is no such program */
+export function helperProgram(name: string, env: Environment): string {
+  if (!/^[A-Za-z0-9_.-]{1,64}$/.test(name)) throw new Error("its name is not one of a program");
+  const program = Bun.which(`docker-credential-${name}`, { PATH: env.PATH ?? "" });
+  if (program === null) throw new Error("it is not installed");
+  return program;
 }
 
 /**
@@ -91,9 +99,7 @@ function withKey(table: Table | undefined, wanted: string): [key: string, value:
  * @throws Error where the program is missing or fails
  */
 async function askHelper(name: string, server: string, env: Environment): Promise<Credentials | undefined> {
-  if (!/^[A-Za-z0-9_.-]{1,64}$/.test(name)) throw new Error("its name is not one of a program");
-  const program = Bun.which(`docker-credential-${name}`, { PATH: env.PATH ?? "" });
-  if (program === null) throw new Error("it is not installed");
+  const program = helperProgram(name, env);
   await using helper = Bun.spawn([program, "get"], {
     stdin: new TextEncoder().encode(server),
     stdout: "pipe",

@@ -32,9 +32,11 @@ const redirectLimit = 10;
 const harmless = new Set(["accept", "accept-encoding", "range", "user-agent"]);
 
 export interface Send {
-  readonly method?: "GET" | "HEAD" | "POST";
+  readonly method?: "GET" | "HEAD" | "POST" | "PUT" | "PATCH";
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string;
+  readonly body?: string | Uint8Array<ArrayBuffer> | Blob;
+  /** Milliseconds until the answer begins, where sending the body takes longer than the usual patience. */
+  readonly patience?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -168,7 +170,8 @@ function fetchOf(url: URL): (href: string, init: BunFetchRequestInit) => Promise
 
 async function once(url: URL, send: Send, headers: Record<string, string>, policy: Policy): Promise<Exchange> {
   const controller = new AbortController();
-  const slow = setTimeout(() => controller.abort(new StallError("the server does not answer")), policy.timing.idle);
+  const patience = send.patience ?? policy.timing.idle;
+  const slow = setTimeout(() => controller.abort(new StallError("the server does not answer")), patience);
   const tls = url.protocol === "https:" ? await policy.tlsFor(url) : {};
   try {
     const response = await fetchOf(url)(url.href, {
@@ -211,7 +214,9 @@ export async function send(start: URL, request: Send, policy: Policy): Promise<E
     const location = exchange.header("location");
     if (location === undefined || ![301, 302, 303, 307, 308].includes(exchange.status)) return exchange;
     exchange.cancel();
-    if (request.method === "POST") throw new UnsafeUrlError("a request with a secret in it is redirected");
+    // 201 and 202 of an upload have a Location too, and are answers.
+    if (request.method !== undefined && request.method !== "GET" && request.method !== "HEAD")
+      throw new UnsafeUrlError("a request that sends something is redirected");
     let next: URL;
     try {
       next = new URL(location, url);

@@ -13,6 +13,7 @@ import {
   type Policy,
   pause,
   retryAfter,
+  type Send,
   send,
   type Timing,
   type TlsSettings,
@@ -29,12 +30,13 @@ export interface ServerOptions {
   readonly config: ConfigOptions;
   readonly timing: Timing;
   readonly credentials: (endpoint: Endpoint) => Promise<CredentialsFound>;
+  /** What a token is asked for; to pull from the repository, where nothing else is said. */
+  readonly scopes?: readonly string[];
 }
 
-export interface ServerRequest {
-  readonly method?: "GET" | "HEAD";
-  /** After the repository: "manifests/latest". */
-  readonly path: string;
+export interface ServerRequest extends Pick<Send, "method" | "body" | "patience"> {
+  /** After the repository: "manifests/latest"; or a whole URL, where the server has named one. */
+  readonly path: string | URL;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -138,7 +140,7 @@ export class Server {
       doing: this.options.doing,
       host: this.endpoint.host,
       base,
-      scope: `repository:${this.endpoint.repository}:pull`,
+      scopes: this.options.scopes ?? [`repository:${this.endpoint.repository}:pull`],
       policy: this.#policy,
       credentials: () => this.credentials(),
     });
@@ -150,18 +152,26 @@ export class Server {
     const { endpoint } = this;
     const base = await this.base(request.signal);
     const auth = await this.#authenticator(request.signal);
-    const url = new URL(`${endpoint.prefix}/${endpoint.repository}/${request.path}`, base);
-    if (endpoint.namespace !== undefined) url.searchParams.set("ns", endpoint.namespace);
+    const url =
+      typeof request.path === "string"
+        ? new URL(`${endpoint.prefix}/${endpoint.repository}/${request.path}`, base)
+        : request.path;
+    if (endpoint.namespace !== undefined && typeof request.path === "string")
+      url.searchParams.set("ns", endpoint.namespace);
+    // What is secret goes to the registry alone, wherever it says that a blob is to be sent.
+    const own = url.origin === base.origin;
     const ask = (header: string | undefined) =>
       send(
         url,
         {
           method: request.method ?? "GET",
           headers: {
-            ...endpoint.headers,
+            ...(own ? endpoint.headers : {}),
             ...request.headers,
-            ...(header === undefined ? {} : { authorization: header }),
+            ...(header === undefined || !own ? {} : { authorization: header }),
           },
+          ...(request.body === undefined ? {} : { body: request.body }),
+          ...(request.patience === undefined ? {} : { patience: request.patience }),
           signal: request.signal,
         },
         this.#policy,
@@ -174,6 +184,22 @@ export class Server {
     if (!(await auth.answer(challenges, used, request.signal))) return first;
     first.cancel();
     return ask(auth.header);
+  }
+
+  /** Whether the registry lets this user in, whatever it then allows: GET /v2/. @throws OciboxError as `request` does */
+  async greet(signal?: AbortSignal): Promise<number> {
+    const exchange = await this.request({ path: new URL("/v2/", await this.#reach(signal)), signal });
+    exchange.cancel();
+    return exchange.status;
+  }
+
+  async #reach(signal: AbortSignal | undefined): Promise<URL> {
+    try {
+      return await this.base(signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw networkFailure(error, this.options.doing, this.endpoint.host);
+    }
   }
 
   /** Milliseconds to wait before another try, or undefined where there is none to be made. */

@@ -35,7 +35,10 @@ interface Member {
 const mostIndex = 4 << 20;
 
 /** The index that an image was chosen from, where every image of it is in the store, with the images that it lists. */
-function wholeIndex(store: Store, image: StoredImage): { descriptor: Descriptor; images: StoredImage[] } | undefined {
+export function wholeIndex(
+  store: Store,
+  image: StoredImage,
+): { descriptor: Descriptor; images: StoredImage[] } | undefined {
   const { indexDigest } = image;
   if (indexDigest === undefined) return undefined;
   const bytes = store.readBlob(indexDigest, mostIndex);
