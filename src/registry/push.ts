@@ -203,6 +203,11 @@ export class Uploads implements Disposable {
         vain = 0;
         continue;
       }
+      if (exchange.status === 404) {
+        // The registry has forgotten the upload, or has taken the chunk and does not know the place any more.
+        exchange.cancel();
+        throw networkFailure(new Error("the upload was lost"), this.#doing, server.endpoint.host);
+      }
       if (exchange.status !== 416 || vain++ > 2) throw await this.#refusal(server, exchange, blob.digest);
       exchange.cancel();
       // It has more, or less, than was thought: a try that failed on its way back.

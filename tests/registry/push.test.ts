@@ -98,7 +98,7 @@ describe("push", () => {
     for (const [words, error] of [
       [["push", "nowhere"], /there is no image "nowhere" in the store/],
       [["push", "noisy", "oci:/tmp/x"], /is no place in a registry/],
-      [["push", "noisy", "127.0.0.1:1/x"], /cannot push "127\.0\.0\.1:1\/x"/],
+      [["push", "noisy", "127.0.0.1:1/x"], /cannot push "127\.0\.0\.1:1\/x:latest"/],
       [["push", "--chunk-size", "0", "noisy", `${box.host}/x`], /--chunk-size is "0"/],
     ] as const) {
       const ended = await box.ocibox([...words]);
