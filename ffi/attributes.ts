@@ -20,7 +20,8 @@ export function timesOf(mtime: { readonly seconds: number; readonly nanoseconds:
   return bytes;
 }
 
-function copyXattrs(from: string, to: string): void {
+/** Extended attributes, but for overlay's own. @param from a path that is no symlink's target: they are not followed */
+export function copyXattrs(from: string | Uint8Array, to: string | Uint8Array): void {
   if (attempt("llistxattr", from, null, 0) <= 0) return;
   const names = alloc(mostNames);
   const length = attempt("llistxattr", from, names, mostNames);

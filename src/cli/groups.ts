@@ -11,11 +11,13 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     inspect: ["inspect", "--type", "image"],
     pull: ["pull"],
     push: ["push"],
+    prune: ["prune"],
     tag: ["tag"],
     history: ["history"],
     save: ["save"],
     load: ["load"],
   },
+  system: { prune: ["prune"], info: ["info"], check: ["check"] },
   container: {
     ls: ["ps"],
     list: ["ps"],

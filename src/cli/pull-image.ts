@@ -13,6 +13,8 @@ export interface PullWish {
   readonly authFile: string | undefined;
   readonly tlsVerify: boolean;
   readonly quiet: boolean;
+  /** What it is called in the store, canonical; by its own name where nothing is said. */
+  readonly names?: readonly string[];
 }
 
 /**
@@ -29,6 +31,7 @@ export async function pullByName(word: string, places: Places, wish: PullWish): 
     });
     return await pullImage(openStore(places.root), repository, reference, {
       ...(wish.platform === undefined ? {} : { platform: parsePlatform(wish.platform) }),
+      ...(wish.names === undefined ? {} : { names: wish.names }),
       events: progress,
       signal,
     });

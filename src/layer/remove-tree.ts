@@ -3,11 +3,11 @@
  * its depth. A directory inside a directory is moved up beside it, so that there are only ever two levels to look at.
  * init's C does the same at a container's end.
  */
-import { AT, O, RENAME, RESOLVE } from "../../ffi/constants.ts";
+import { AT, O, RENAME, RESOLVE, S } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { alloc } from "../../ffi/structs.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
 
 type Name = string | Uint8Array;
@@ -20,7 +20,7 @@ const EEXIST = -errnoOf("EEXIST");
 let moved = 0;
 
 /** Every name in a directory, as bytes with a NUL: they need not be text. */
-function* names(fd: number): Generator<Uint8Array> {
+export function* names(fd: number): Generator<Uint8Array> {
   const entries = alloc(32_768);
   const view = new DataView(entries.buffer);
   direct.lseek(fd, 0, 0);
@@ -100,4 +100,31 @@ export function removeTree(directory: number, name: Name): void {
   const removed = attempt("unlinkat", directory, name, AT.AT_REMOVEDIR);
   if (removed < 0 && removed !== ENOENT)
     throw new SyscallError("unlinkat", [directory, name, AT.AT_REMOVEDIR], -removed);
+}
+
+/** Bytes that a tree takes on the disk; a file with several names counts once. @param fd of a directory */
+export function sizeOfTree(fd: number): number {
+  const seen = new Set<number>();
+  const stat = alloc(256);
+  const walk = (directory: number): number => {
+    let total = 0;
+    for (const name of names(directory)) {
+      if (attempt("statx", directory, name, AT.AT_SYMLINK_NOFOLLOW, 0x7ff, stat) < 0) continue;
+      const inode = readField("statx", stat, "stx_ino");
+      const several = readField("statx", stat, "stx_nlink") > 1;
+      const isDirectory = (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR;
+      if (several && !isDirectory) {
+        if (seen.has(inode)) continue;
+        seen.add(inode);
+      }
+      total += readField("statx", stat, "stx_blocks") * 512;
+      if (!isDirectory) continue;
+      const below = openDirectory(directory, name);
+      if (below < 0) continue;
+      using opened = new OwnedFd(below);
+      total += walk(opened.fd);
+    }
+    return total;
+  };
+  return walk(fd);
 }

@@ -7,9 +7,10 @@ import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { namesIn, readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
-import { removeTree } from "../layer/remove-tree.ts";
+import { removeTree, sizeOfTree } from "../layer/remove-tree.ts";
 import { type ChainId, type Digest, hexOf } from "../spec/digest.ts";
 import { refName, type Store, type StoredImage } from "./store.ts";
+import { reclaim } from "./temporary.ts";
 
 /** What a container's record says that it needs. */
 interface InUse {
@@ -91,11 +92,16 @@ function needed(store: Store, images: readonly StoredImage[]): { blobs: Set<stri
  * Removes blobs and layers that no name and no container needs. Where something is just being pulled or started it is
  * left to another time, and where an image cannot be read nobody knows what it needs: then only the trash goes.
  */
-async function collect(store: Store): Promise<void> {
+async function collect(store: Store, drop: Drop = () => false): Promise<number> {
+  let dropped = 0;
   {
     using lock = await store.lockAll("exclusive", 5_000);
-    if (lock === undefined) return;
-    const { images, damaged } = store.inventory();
+    if (lock === undefined) return 0;
+    const before = store.inventory();
+    const gone = before.images.filter(drop).map((image) => image.manifestDescriptor.digest);
+    if (gone.length > 0) store.changeIndex((manifests) => manifests.filter((each) => !gone.includes(each.digest)));
+    dropped = gone.length;
+    const { images, damaged } = gone.length === 0 ? before : store.inventory();
     if (damaged.length === 0) {
       const { blobs, layers } = needed(store, images);
       discard(store, "image/blobs/sha256", blobs);
@@ -105,6 +111,71 @@ async function collect(store: Store): Promise<void> {
     discard(store, "plans", new Set());
   }
   emptyTrash(store);
+  return dropped;
+}
+
+/** Whether an image goes. */
+type Drop = (image: StoredImage) => boolean;
+
+export interface Pruned {
+  readonly images: number;
+  /** Bytes on the disk. */
+  readonly freed: number;
+}
+
+/**
+ * Removes images that have no name, or all that no container was made of, with what only they need; and what killed
+ * commands have left.
+ */
+export async function prune(store: Store, all: boolean): Promise<Pruned> {
+  const before = usageOf(store);
+  reclaim(store);
+  const used = new Set(containersUsing(store).map((each) => each.manifestDigest));
+  const images = await collect(store, ({ names, manifestDescriptor }) => {
+    return (all || names.length === 0) && !used.has(manifestDescriptor.digest);
+  });
+  const after = usageOf(store);
+  return {
+    images,
+    freed: Math.max(0, before.blobs + before.layers + before.other - after.blobs - after.layers - after.other),
+  };
+}
+
+export interface Usage {
+  /** Bytes on the disk. */
+  readonly blobs: number;
+  readonly layers: number;
+  readonly containers: number;
+  /** What is unfinished, and what is to go. */
+  readonly other: number;
+}
+
+/** Bytes below a directory, a file with several names once. */
+function bytesBelow(directory: string): number {
+  const fd = attempt("openat", AT_FDCWD, directory, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0);
+  if (fd < 0) return 0;
+  using top = new OwnedFd(fd);
+  return sizeOfTree(top.fd);
+}
+
+export function usageOf(store: Store): Usage {
+  const below = (name: string): number => bytesBelow(`${store.root}/${name}`);
+  return {
+    blobs: below("image"),
+    layers: below("layers"),
+    containers: below("containers"),
+    other: below("tmp") + below("trash") + below("plans"),
+  };
+}
+
+/** How many images and layers a container was made of. */
+export function inUse(store: Store): { readonly images: number; readonly layers: number; readonly containers: number } {
+  const users = containersUsing(store);
+  return {
+    images: new Set(users.map((each) => each.manifestDigest)).size,
+    layers: new Set(users.flatMap((each) => each.layers ?? [])).size,
+    containers: users.length,
+  };
 }
 
 /** Into the trash by a rename, so that no half of it is ever found where it was. */
@@ -113,13 +184,13 @@ function discard(store: Store, directory: string, keep: ReadonlySet<string>): vo
 }
 
 /** @param path below ROOT */
-function toTrash(store: Store, path: string): void {
+export function toTrash(store: Store, path: string): void {
   const trash = `${store.root}/trash/${crypto.getRandomValues(new Uint8Array(12)).toHex()}`;
   attempt("renameat2", AT_FDCWD, `${store.root}/${path}`, AT_FDCWD, trash, 0);
 }
 
 /** Anybody may, at any time. */
-function emptyTrash(store: Store): void {
+export function emptyTrash(store: Store): void {
   const fd = attempt("openat", AT_FDCWD, `${store.root}/trash`, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
   if (fd < 0) return;
   using trash = new OwnedFd(fd);

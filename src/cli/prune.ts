@@ -1,0 +1,43 @@
+import { OciboxError } from "../errors.ts";
+import { prune } from "../store/collect.ts";
+import { type Globals, needRoot } from "./globals.ts";
+import { openStoreOf } from "./open-store.ts";
+import type { Command } from "./options.ts";
+import { humanSize, isTerminal, print, say } from "./output.ts";
+
+/** At a terminal the question is asked; a script says -f. */
+async function agreed(all: boolean): Promise<boolean> {
+  if (!isTerminal(0))
+    throw new OciboxError("USAGE", "this removes images, and there is no terminal to ask at", {
+      hint: "say so with -f",
+    });
+  say(`This removes ${all ? "every image that no container was made of" : "images without a name"}. Go on? [y/N] `);
+  for await (const line of console) return /^y(es)?$/i.test(line.trim());
+  return false;
+}
+
+export function command(globals: Globals): Command {
+  return {
+    def: {
+      meta: { name: "prune", description: "Remove images that nobody needs, and what killed commands have left" },
+      args: {
+        all: {
+          type: "boolean",
+          alias: "a",
+          description: "Every image that no container was made of, not only those without a name",
+        },
+        force: { type: "boolean", alias: "f", description: "Do not ask" },
+      },
+    },
+    words: [0, 0],
+    async run(given) {
+      needRoot("ocibox prune");
+      const all = given.flag("all");
+      if (!given.flag("force") && !(await agreed(all))) return 0;
+      const { images, freed } = await prune(openStoreOf(globals), all);
+      print(`Removed ${images} image${images === 1 ? "" : "s"}`);
+      print(`Total reclaimed space: ${humanSize(freed)}`);
+      return 0;
+    },
+  };
+}

@@ -1,0 +1,41 @@
+import { namesIn } from "../../ffi/files.ts";
+import { inUse, usageOf } from "../store/collect.ts";
+import type { Globals } from "./globals.ts";
+import { openStoreOf } from "./open-store.ts";
+import type { Command } from "./options.ts";
+import { humanSize, print, table } from "./output.ts";
+
+export function command(globals: Globals): Command {
+  return {
+    def: {
+      meta: { name: "system df", description: "What lies on the disk" },
+      args: { format: { type: "string", valueHint: "json", description: "json for machines" } },
+    },
+    words: [0, 0],
+    run(given) {
+      const store = openStoreOf(globals);
+      const usage = usageOf(store);
+      const used = inUse(store);
+      const rows = [
+        { Type: "Images", Total: store.list().length, Active: used.images, Size: usage.blobs },
+        {
+          Type: "Layers, unpacked",
+          Total: namesIn(`${store.root}/layers`).length,
+          Active: used.layers,
+          Size: usage.layers,
+        },
+        { Type: "Containers", Total: used.containers, Active: used.containers, Size: usage.containers },
+        { Type: "Unfinished, kept plans", Total: namesIn(`${store.root}/tmp`).length, Active: 0, Size: usage.other },
+      ];
+      if (given.text("format") === "json") print(JSON.stringify(rows));
+      else
+        print(
+          table(
+            ["TYPE", "TOTAL", "ACTIVE", "SIZE"],
+            rows.map((row) => [row.Type, String(row.Total), String(row.Active), humanSize(row.Size)]),
+          ),
+        );
+      return 0;
+    },
+  };
+}

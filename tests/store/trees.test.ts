@@ -1,0 +1,107 @@
+/** unpack and cp: an image's tree without a container, as umoci unpacks it. */
+import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { cannotRun, testWith } from "../lib/needs.ts";
+import { run } from "../lib/registry.ts";
+import { inventory, Sandbox } from "../lib/sandbox.ts";
+import { describeTree } from "../lib/tree.ts";
+
+const needs = {
+  root: true,
+  programs: ["docker-registry", "buildah", "skopeo", "umoci", "getfattr", "setcap", "busybox"],
+};
+const test = testWith(needs);
+let box: Sandbox;
+let before: ReturnType<typeof inventory>;
+let image = "";
+
+beforeAll(async () => {
+  if (cannotRun(needs)) return;
+  before = inventory();
+  box = await Sandbox.make();
+  image = `${box.host}/rich:1`;
+  await run("bash", resolve("tests/fixtures/rich-image.sh"), join(box.dir, "buildah"), image);
+  expect((await box.ocibox(["pull", "-q", image])).code).toBe(0);
+}, 120_000);
+
+afterAll(async () => {
+  if (cannotRun(needs)) return;
+  const left = box.leftovers();
+  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
+  await box[Symbol.asyncDispose]();
+  expect(left).toEqual([]);
+  expect(inventory()).toEqual(before);
+});
+
+describe("unpack", () => {
+  test("is name by name what umoci makes", async () => {
+    await run("skopeo", "copy", "-q", "--src-tls-verify=false", `docker://${image}`, `oci:${box.dir}/layout:rich`);
+    await run("umoci", "unpack", "--image", `${box.dir}/layout:rich`, `${box.dir}/bundle`);
+    const expected = await describeTree(`${box.dir}/bundle/rootfs`);
+    const unpacked = await box.ocibox(["unpack", image, join(box.dir, "unpacked")]);
+    expect([unpacked.code, unpacked.err]).toEqual([0, ""]);
+    expect(unpacked.out).toMatch(/^\d+ entries in .*\/unpacked\n$/);
+    expect(await describeTree(join(box.dir, "unpacked"))).toEqual(expected);
+  });
+
+  test("from where an image lies, into a directory that is empty; never into one that is not", async () => {
+    mkdirSync(join(box.dir, "empty"));
+    expect((await box.ocibox(["unpack", `oci:${box.dir}/layout:rich`, join(box.dir, "empty")])).code).toBe(0);
+    const again = await box.ocibox(["unpack", image, join(box.dir, "empty")]);
+    expect([again.code, again.err]).toEqual([125, expect.stringContaining("is not empty")]);
+    const none = await box.ocibox(["unpack", "nowhere", join(box.dir, "none")]);
+    expect([none.code, existsSync(join(box.dir, "none"))]).toEqual([125, false]);
+    expect(box.leftovers()).toEqual([]);
+  });
+});
+
+describe("cp", () => {
+  const cp = (path: string, destination: string) => box.ocibox(["cp", `${image}:${path}`, join(box.dir, destination)]);
+
+  test("a file: under a new name, into a directory; a directory, and what is in it", async () => {
+    mkdirSync(join(box.dir, "into"));
+    expect(await cp("/etc/passwd", "new-name")).toEqual({ out: "", err: "", code: 0 });
+    expect((await cp("/etc/passwd", "into")).code).toBe(0);
+    const passwd = readFileSync(join(box.dir, "unpacked/etc/passwd"), "utf8");
+    for (const name of ["new-name", "into/passwd"]) expect(readFileSync(join(box.dir, name), "utf8")).toBe(passwd);
+    expect((await cp("/etc", "copied-etc")).code).toBe(0);
+    expect(readdirSync(join(box.dir, "copied-etc")).sort()).toEqual(readdirSync(join(box.dir, "unpacked/etc")).sort());
+    expect((await cp("/etc", "into")).code).toBe(0);
+    expect(existsSync(join(box.dir, "into/etc/passwd"))).toBe(true);
+    expect((await cp("/etc/.", "contents")).code).toBe(0);
+    // All but the directory itself, which was made anew.
+    const below = async (name: string) =>
+      (await describeTree(join(box.dir, name))).filter((line) => !line.startsWith('"" '));
+    expect(await below("contents")).toEqual(await below("unpacked/etc"));
+  });
+
+  test("what is not there, and what is there already", async () => {
+    for (const [path, destination, words] of [
+      ["/nowhere", "x", 'there is no "/nowhere" in the image'],
+      ["/etc/passwd/x", "x", "in the image"],
+      ["/etc/passwd", "none/x", "there is no directory"],
+      ["/etc/passwd", "new-name", "is there already"],
+    ] as const) {
+      const ended = await cp(path, destination);
+      expect([path, ended.code, ended.err]).toEqual([path, 125, expect.stringContaining(words)]);
+    }
+    expect((await box.ocibox(["cp", "alpine", "/tmp"])).err).toContain("is not IMAGE:/PATH");
+  });
+
+  test("links of the image lead nowhere but into it", async () => {
+    symlinkSync("/etc", join(box.tree, "to-host"));
+    symlinkSync("../../../../etc", join(box.tree, "climbing"));
+    writeFileSync(join(box.tree, "etc/passwd"), "of the image\n");
+    await box.push("linked");
+    expect((await box.ocibox(["pull", "-q", "linked"])).code).toBe(0);
+    for (const path of ["/to-host/passwd", "/climbing/passwd"]) {
+      const name = `linked-${path.slice(1, 4)}`;
+      expect((await box.ocibox(["cp", `linked:${path}`, join(box.dir, name)])).code).toBe(0);
+      expect(readFileSync(join(box.dir, name), "utf8")).toBe("of the image\n");
+    }
+    // A link itself is copied as one.
+    expect((await box.ocibox(["cp", "linked:/to-host", join(box.dir, "a-link")])).code).toBe(0);
+    expect(readlinkSync(join(box.dir, "a-link"))).toBe("/etc");
+  });
+});
