@@ -147,8 +147,9 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     fault: fault(given.text("inject")),
   };
   const { name: kind, kept } = kindOfContainer(request);
-  if (kept !== undefined && given.text("pull") !== "always") return runContainer(request, kept, kind);
+  // Awaited here: a promise that is only returned outlives the lock.
+  if (kept !== undefined && given.text("pull") !== "always") return await runContainer(request, kept, kind);
   const image = await imageFor(request, given, places);
   // A pull has changed the index, and with it the name.
-  return runContainer(request, image, kindOfContainer(request).name);
+  return await runContainer(request, image, kindOfContainer(request).name);
 }

@@ -13,11 +13,12 @@ import { identityOf, readKept, writeKept } from "../runtime/kept.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Spec } from "../spec/runtime.ts";
+import { readFile } from "../store/disk.ts";
 import type { ContainerId } from "./state.ts";
 
 /** All that a container's set-up depends on. */
 export interface PlanKey {
-  /** With the store's index, which is in the name by its inode and time, this says which image. */
+  /** With the store's index, which is in the name by its contents, this says which image. */
   readonly imageName: string;
   readonly platform: string | undefined;
   readonly options: RunOptions;
@@ -47,6 +48,7 @@ export interface KeptPlan {
 }
 
 const folder = "plans";
+const mostIndex = 64 << 20;
 const headBytes = 8;
 const shortId = 12;
 const utf8 = new TextEncoder();
@@ -54,7 +56,9 @@ const utf8 = new TextEncoder();
 /** The name that a plan is kept by, or undefined where this program cannot tell which it is. */
 export function keyName(key: PlanKey): string | undefined {
   const program = identityOf("/proc/self/exe");
-  const index = identityOf(`${key.root}/image/index.json`);
+  // By its contents: of two that were written within a tick of the clock, inode, size and time may be the same.
+  const bytes = readFile(`${key.root}/image/index.json`, mostIndex);
+  const index = bytes === undefined ? undefined : String(Bun.hash(bytes));
   if (program === undefined || index === undefined) return undefined;
   // Everything but what is added to a kept plan: a new option is part of the key without being named here.
   const { command, entrypoint, env, ...options } = key.options;

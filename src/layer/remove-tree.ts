@@ -4,7 +4,7 @@
  * init's C does the same at a container's end.
  */
 import { AT, O, RENAME, RESOLVE, S } from "../../ffi/constants.ts";
-import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
+import { attempt, direct, SyscallError, tolerate } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
@@ -25,8 +25,9 @@ export function* names(fd: number): Generator<Uint8Array> {
   const view = new DataView(entries.buffer);
   direct.lseek(fd, 0, 0);
   for (;;) {
-    const got = direct.getdents64(fd, entries, entries.byteLength);
-    if (got === 0) return;
+    // A directory that somebody else has removed meanwhile has nothing in it any more.
+    const got = tolerate(["ENOENT"], "getdents64", fd, entries, entries.byteLength);
+    if (got <= 0) return;
     for (let at = 0; at < got; at += view.getUint16(at + 16, true)) {
       const start = at + 19;
       let end = start;
@@ -92,6 +93,7 @@ export function removeTree(directory: number, name: Name): void {
   if (result >= 0 || result === ENOENT) return;
   if (result !== EISDIR) throw new SyscallError("unlinkat", [directory, name, 0], -result);
   const fd = openDirectory(directory, name);
+  if (fd === ENOENT) return;
   if (fd < 0) throw new SyscallError("openat2", [directory, name, null, 24], -fd);
   {
     using top = new OwnedFd(fd);

@@ -46,11 +46,14 @@ interface RemoveOptions {
  */
 export async function removeImage(store: Store, word: string, options: RemoveOptions): Promise<string[]> {
   const image = store.find(word);
-  if (image === undefined)
-    throw new OciboxError("NOT_FOUND", `there is no image "${word}"`, { hint: "see: ocibox images" });
+  const missing = new OciboxError("NOT_FOUND", `there is no image "${word}"`, { hint: "see: ocibox images" });
+  if (image === undefined) throw missing;
   const { digest } = image.manifestDescriptor;
   if (!store.readIndex().manifests.some((each) => each.digest === digest))
-    throw new OciboxError("STORE", `the image "${word}" is in a store that is only read, not in "${store.root}"`);
+    if (store.additional.length === 0)
+      // Somebody else has removed it meanwhile, where there is no other store that it could be in.
+      throw missing;
+    else throw new OciboxError("STORE", `the image "${word}" is in a store that is only read, not in "${store.root}"`);
   const byName = image.names.includes(word) && image.names.length > 1;
   const user = containersUsing(store).find((each) => each.manifestDigest === digest);
   if (!byName && user !== undefined && !options.force)
@@ -128,10 +131,13 @@ export interface Pruned {
  * commands have left.
  */
 export async function prune(store: Store, all: boolean): Promise<Pruned> {
+  store.prepare();
   const before = usageOf(store);
   reclaim(store);
-  const used = new Set(containersUsing(store).map((each) => each.manifestDigest));
+  let used: Set<Digest | undefined> | undefined;
   const images = await collect(store, ({ names, manifestDescriptor }) => {
+    // Looked up when nobody can begin to use one.
+    used ??= new Set(containersUsing(store).map((each) => each.manifestDigest));
     return (all || names.length === 0) && !used.has(manifestDescriptor.digest);
   });
   const after = usageOf(store);

@@ -47,11 +47,10 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
 
 /** Replaces a file by new contents, old or new at every moment. @param temporary a name in the same file system */
 export function replaceFile(path: string, temporary: string, bytes: Uint8Array): void {
-  {
-    using file = openForWriting(temporary);
-    writeAll(file.fd, bytes);
-    direct.fsync(file.fd);
-  }
+  // Locked until it has its name: else somebody who clears up takes it for one that was left.
+  using file = openForWriting(temporary);
+  writeAll(file.fd, bytes);
+  direct.fsync(file.fd);
   renameDurably(temporary, path);
 }
 

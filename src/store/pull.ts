@@ -43,6 +43,25 @@ interface Resolved {
   readonly manifest: { readonly config: Descriptor; readonly layers: readonly Descriptor[] };
 }
 
+/** Works on a blob while no other process does. */
+async function alone<T>(store: Store, digest: Digest, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const path = `${store.temporary}/${hexOf(digest)}.lock`;
+  for (;;) {
+    signal.throwIfAborted();
+    const lock = lockFile(path, "exclusive");
+    if (lock === undefined) {
+      await Bun.sleep(25);
+      continue;
+    }
+    try {
+      return await work();
+    } finally {
+      attempt("unlinkat", AT_FDCWD, path, 0);
+      lock[Symbol.dispose]();
+    }
+  }
+}
+
 /** The platform's manifest, through an index where there is one. */
 async function resolve(
   repository: Repository,
@@ -171,24 +190,8 @@ class Puller {
   }
 
   /** One download of a digest, however many processes ask: the others wait for its lock, and find it done. */
-  async locked(layer: Layer): Promise<void> {
-    const { store, options } = this;
-    const path = `${store.temporary}/${hexOf(layer.descriptor.digest)}.lock`;
-    for (;;) {
-      options.signal.throwIfAborted();
-      const lock = lockFile(path, "exclusive");
-      if (lock === undefined) {
-        await Bun.sleep(25);
-        continue;
-      }
-      try {
-        await this.fetch(layer);
-      } finally {
-        attempt("unlinkat", AT_FDCWD, path, 0);
-        lock[Symbol.dispose]();
-      }
-      return;
-    }
+  locked(layer: Layer): Promise<void> {
+    return alone(this.store, layer.descriptor.digest, this.options.signal, () => this.fetch(layer));
   }
 
   async fetch(layer: Layer): Promise<void> {
@@ -325,13 +328,15 @@ async function pullLocked(
   const platform = options.platform ?? hostPlatform();
   const resolved = await resolve(repository, reference, platform, options);
   const { manifest } = resolved;
-  const configBytes = store.hasBlob(manifest.config.digest, manifest.config.size)
-    ? store.readBlob(manifest.config.digest, mostConfig)
-    : await whole(
-        repository.blob(manifest.config, { signal: options.signal }),
-        mostConfig,
-        "the image's configuration",
-      );
+  const { digest: configDigest, size: configSize } = manifest.config;
+  // It is kept at once, so that others who wait for it find it; what nothing names is collected.
+  const configBytes = await alone(store, configDigest, options.signal, async () => {
+    if (store.hasBlob(configDigest, configSize)) return store.readBlob(configDigest, mostConfig);
+    const request = repository.blob(manifest.config, { signal: options.signal });
+    const bytes = await whole(request, mostConfig, "the image's configuration");
+    store.putBlob(bytes);
+    return bytes;
+  });
   const config = decodeImageConfig(configBytes, {
     layers: manifest.layers.length,
     what: `the configuration of "${repository.name}"`,
@@ -364,7 +369,6 @@ async function pullLocked(
   const signal = AbortSignal.any([options.signal, abort.signal]);
   const puller = new Puller(store, repository, { ...options, signal }, temporary, layers);
   await puller.all(() => abort.abort());
-  store.putBlob(configBytes);
   store.putBlob(resolved.bytes);
   const indexDigest = resolved.indexBytes === undefined ? undefined : store.putBlob(resolved.indexBytes);
   const described: Platform = {

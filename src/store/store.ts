@@ -133,11 +133,9 @@ export class Store {
     const digest = sha256(bytes);
     if (this.hasBlob(digest, bytes.byteLength)) return digest;
     const temporary = this.temporaryName();
-    {
-      using file = openForWriting(temporary);
-      writeAll(file.fd, bytes);
-      direct.fsync(file.fd);
-    }
+    using file = openForWriting(temporary);
+    writeAll(file.fd, bytes);
+    direct.fsync(file.fd);
     renameDurably(temporary, this.newBlobPath(digest));
     return digest;
   }
@@ -195,7 +193,7 @@ export class Store {
     void lock;
     const index = this.readIndex();
     const manifests = change(index.manifests);
-    // Unchanged it stays the file that it is, and with it the plans that are kept by its inode.
+    // Unchanged it stays the file that it is.
     if (JSON.stringify(manifests) !== JSON.stringify(index.manifests)) this.#writeIndex({ ...index, manifests });
   }
 

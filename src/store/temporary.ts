@@ -4,7 +4,6 @@ import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, namesIn } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
-import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
 import type { Store } from "./store.ts";
 
@@ -28,9 +27,13 @@ export function reclaim(store: Store): void {
 
 /** A directory of this process's own below ROOT/tmp, with a lock that says so. */
 export function workspace(store: Store, owned: DisposableStack): string {
-  const path = `${store.temporary}/pull-${crypto.getRandomValues(new Uint8Array(8)).toHex()}`;
-  const lock = lockFile(`${path}.lock`, "exclusive");
-  if (lock === undefined) throw new OciboxError("STORE", `the lock "${path}.lock" is somebody else's`);
+  let path: string;
+  let lock: OwnedFd | undefined;
+  do {
+    path = `${store.temporary}/pull-${crypto.getRandomValues(new Uint8Array(8)).toHex()}`;
+    // Somebody who clears up may take it for one that was left, before it is locked.
+    lock = lockFile(`${path}.lock`, "exclusive");
+  } while (lock === undefined);
   owned.use(lock);
   owned.defer(() => attempt("unlinkat", AT_FDCWD, `${path}.lock`, 0));
   makeDirectories(path);
