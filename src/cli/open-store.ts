@@ -1,4 +1,5 @@
 /** The store that a command works on, tidied first. */
+import { attempt } from "../../ffi/direct.ts";
 import { OciboxError } from "../errors.ts";
 import type { Platform } from "../spec/image.ts";
 import { openStore, type Store, type StoredImage } from "../store/store.ts";
@@ -12,6 +13,9 @@ export function openStoreOf(globals: Globals): Store {
 
 /** An image that must be in the store. @throws OciboxError NOT_FOUND */
 export function findImage(store: Store, word: string, platform?: Platform): StoredImage {
+  // Whoever may remove images has it that nobody does while this one is read.
+  using lock = attempt("geteuid") === 0 ? store.lockShared() : undefined;
+  void lock;
   const image = store.find(imageWord(word), platform);
   if (image !== undefined) return image;
   throw new OciboxError("NOT_FOUND", `there is no image "${word}" in the store`, {

@@ -45,6 +45,15 @@ interface RemoveOptions {
  * @throws OciboxError NOT_FOUND; IN_USE where a container was made of it, or where it has names in several repositories
  */
 export async function removeImage(store: Store, word: string, options: RemoveOptions): Promise<string[]> {
+  const lines = takeNames(store, word, options);
+  await collect(store);
+  return lines;
+}
+
+/** The names go from the index, while nobody removes what the image is made of. */
+function takeNames(store: Store, word: string, options: RemoveOptions): string[] {
+  using lock = store.lockShared();
+  void lock;
   const image = store.find(word);
   const missing = new OciboxError("NOT_FOUND", `there is no image "${word}"`, { hint: "see: ocibox images" });
   if (image === undefined) throw missing;
@@ -70,7 +79,6 @@ export async function removeImage(store: Store, word: string, options: RemoveOpt
   );
   const lines = names.map((name) => `Untagged: ${name}`);
   if (!byName) lines.push(`Deleted: ${image.configDigest}`);
-  await collect(store);
   return lines;
 }
 

@@ -18,15 +18,19 @@ export function renameDurably(from: string, to: string): void {
   syncDirectory(to.slice(0, to.lastIndexOf("/")));
 }
 
-/** A new file, locked while it is open: a temporary whose lock is free was left by a process that was killed. */
+/**
+ * A new file, locked while it is open: a temporary whose lock is free was left by a process that was killed.
+ * @param path a name that nobody else makes a file by
+ */
 export function openForWriting(path: string): OwnedFd {
   for (;;) {
-    const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
+    const flags = O.O_WRONLY | O.O_CREAT | O.O_NOFOLLOW | O.O_CLOEXEC;
     const file = new OwnedFd(direct.openat(AT_FDCWD, path, flags, 0o600));
     if (tryLock(file.fd, "exclusive") && hasName(file.fd)) return file;
-    // Somebody who was clearing up has just taken it for such a one.
+    // Somebody who was clearing up has just taken it for such a one, and removes it: not we, who might remove it when it
+    // is made again.
     file[Symbol.dispose]();
-    attempt("unlinkat", AT_FDCWD, path, 0);
+    Bun.sleepSync(1);
   }
 }
 
