@@ -23,6 +23,7 @@ const commands: Readonly<Record<string, () => Promise<{ command: (globals: Globa
   cp: () => import("./cli/cp.ts"),
   save: () => import("./cli/save.ts"),
   load: () => import("./cli/load.ts"),
+  import: () => import("./cli/import.ts"),
   check: () => import("./cli/check.ts"),
   prune: () => import("./cli/prune.ts"),
   "system df": () => import("./cli/system-df.ts"),

@@ -16,6 +16,7 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     history: ["history"],
     save: ["save"],
     load: ["load"],
+    import: ["import"],
   },
   system: { prune: ["prune"], info: ["info"], check: ["check"] },
   container: {
