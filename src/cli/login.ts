@@ -1,29 +1,9 @@
 import { OciboxError } from "../errors.ts";
 import { registryOf, storeLogin, tryLogin } from "../registry/login.ts";
+import { ask } from "./ask.ts";
 import type { Globals } from "./globals.ts";
 import type { Command, Given } from "./options.ts";
-import { isTerminal, print, say } from "./output.ts";
-
-/** A line typed at the terminal, which does not show it where it is a secret. */
-async function ask(prompt: string, secret: boolean): Promise<string> {
-  const tty = isTerminal(0);
-  if (!tty)
-    throw new OciboxError("USAGE", "no user name and password were given, and there is no terminal to ask at", {
-      hint: "use -u NAME and --password-stdin",
-    });
-  const stty = (word: string): void => {
-    if (secret) Bun.spawnSync(["stty", word], { stdio: ["inherit", "ignore", "ignore"] });
-  };
-  stty("-echo");
-  try {
-    process.stderr.write(prompt);
-    for await (const line of console) return line;
-    return "";
-  } finally {
-    stty("echo");
-    if (secret) say("");
-  }
-}
+import { isTerminal, print } from "./output.ts";
 
 async function loginOf(given: Given): Promise<{ username: string; password: string }> {
   const password = given.text("password");
@@ -34,8 +14,11 @@ async function loginOf(given: Given): Promise<{ username: string; password: stri
     if (username === undefined) throw new OciboxError("USAGE", "--password-stdin wants the user name: -u NAME");
     return { username, password: (await Bun.stdin.text()).replace(/\r?\n$/, "") };
   }
-  const name = username ?? (await ask("Username: ", false));
-  return { username: name, password: password ?? (await ask("Password: ", true)) };
+  if ((username === undefined || password === undefined) && !isTerminal(0))
+    throw new OciboxError("USAGE", "no user name and password were given, and there is no terminal to ask at", {
+      hint: "use -u NAME and --password-stdin",
+    });
+  return { username: username ?? ask("Username: "), password: password ?? ask("Password: ", true) };
 }
 
 export function command(_: Globals): Command {

@@ -1,19 +1,19 @@
 import { OciboxError } from "../errors.ts";
 import { prune } from "../store/collect.ts";
+import { ask } from "./ask.ts";
 import { type Globals, needRoot } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
-import { humanSize, isTerminal, print, say } from "./output.ts";
+import { humanSize, isTerminal, print } from "./output.ts";
 
 /** At a terminal the question is asked; a script says -f. */
-async function agreed(all: boolean): Promise<boolean> {
+function agreed(all: boolean): boolean {
   if (!isTerminal(0))
     throw new OciboxError("USAGE", "this removes images, and there is no terminal to ask at", {
       hint: "say so with -f",
     });
-  say(`This removes ${all ? "every image that no container was made of" : "images without a name"}. Go on? [y/N] `);
-  for await (const line of console) return /^y(es)?$/i.test(line.trim());
-  return false;
+  const what = all ? "every image that no container was made of" : "images without a name";
+  return /^y(es)?$/i.test(ask(`This removes ${what}. Go on? [y/N] `).trim());
 }
 
 export function command(globals: Globals): Command {
@@ -33,7 +33,7 @@ export function command(globals: Globals): Command {
     async run(given) {
       needRoot("ocibox prune");
       const all = given.flag("all");
-      if (!given.flag("force") && !(await agreed(all))) return 0;
+      if (!given.flag("force") && !agreed(all)) return 0;
       const { images, freed } = await prune(openStoreOf(globals), all);
       print(`Removed ${images} image${images === 1 ? "" : "s"}`);
       print(`Total reclaimed space: ${humanSize(freed)}`);

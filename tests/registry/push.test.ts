@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { buildIndex } from "../lib/multi-platform.ts";
 import { cannotRun, testWith } from "../lib/needs.ts";
 import { run, startRegistry, type TestRegistry } from "../lib/registry.ts";
-import { Sandbox } from "../lib/sandbox.ts";
+import { binary, Sandbox, until } from "../lib/sandbox.ts";
 
-const needs = { root: true, programs: ["docker-registry", "skopeo", "busybox", "podman"] };
+const needs = { root: true, programs: ["docker-registry", "skopeo", "busybox", "podman", "tmux"] };
 const test = testWith(needs);
 let box: Sandbox;
 let locked: TestRegistry;
@@ -252,4 +252,35 @@ describe("login", () => {
     expect((await box.ocibox(["logout", "--authfile", file, locked.host], { env })).code).toBe(0);
     expect(readFileSync(`${kept}.erased`, "utf8")).toBe(locked.host);
   });
+});
+
+test("at a terminal user name and password are asked for, and the password is not seen", async () => {
+  const session = `ocibox-login-${process.pid}`;
+  const tmux = (...words: string[]) =>
+    Bun.spawnSync(["tmux", "-L", session, "-f", "/dev/null", ...words]).stdout.toString();
+  const file = join(folder, "asked.json");
+  tmux(
+    "new-session",
+    "-d",
+    "-s",
+    session,
+    "-x",
+    "100",
+    "-y",
+    "20",
+    `${binary} login --authfile ${file} ${locked.host}; sleep 30`,
+  );
+  try {
+    const screen = (): string => tmux("capture-pane", "-p", "-t", session);
+    expect(await until(() => screen().includes("Username:"))).toBe(true);
+    tmux("send-keys", "-t", session, "alice", "Enter");
+    expect(await until(() => screen().includes("Password:"))).toBe(true);
+    // A wrong letter taken back.
+    tmux("send-keys", "-t", session, "secret:wordx", "BSpace", "Enter");
+    expect(await until(() => screen().includes("Login Succeeded!"))).toBe(true);
+    expect(screen()).not.toContain("secret");
+    expect(readFileSync(file, "utf8")).toContain(locked.host);
+  } finally {
+    tmux("kill-server");
+  }
 });
