@@ -8,7 +8,7 @@ import { type Builder, cloneByFd, moveByFd } from "./builder.ts";
 import { type CgroupPlan, joinCgroups } from "./cgroups/plan.ts";
 import { lookUp } from "./command.ts";
 import type { Sockets } from "./compile.ts";
-import type { PlanContext } from "./context.ts";
+import type { OciContext, PlanContext } from "./context.ts";
 import { bindDefaultDevices, makeDevices } from "./devices.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
@@ -18,6 +18,7 @@ import { joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } f
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, readonlyRoot } from "./mounts.ts";
 import { joinByPath, type Namespaces } from "./namespaces.ts";
+import { offerListener } from "./seccomp/listener.ts";
 import { reportTo, sendDescriptor } from "./sync.ts";
 import { unlockSlave } from "./terminal.ts";
 
@@ -37,6 +38,11 @@ function propagationOf(name: string | undefined): number {
   if (value === undefined && name !== undefined && name !== "")
     throw new OciboxError("INVALID", `linux.rootfsPropagation is ${JSON.stringify(name)}`);
   return value ?? MS.MS_SLAVE | MS.MS_REC;
+}
+
+/** The first number that is free when the filter is loaded: behind the report, exec.fifo, and the working directory. */
+export function listenerNumber({ keepFds, mode }: Pick<OciContext, "keepFds" | "mode">): number {
+  return 3 + keepFds + (mode === "create" ? 3 : 2);
 }
 
 export class Child {
@@ -123,6 +129,9 @@ export class Child {
       diesWithParent: oci === undefined,
       keepsGroups: oci?.privileged === false,
       beforeFilter: () => this.ready(fifo),
+      ...(oci === undefined
+        ? {}
+        : { offer: (listener: Slot) => offerListener(p, 3 + oci.keepFds, listener, listenerNumber(oci)) }),
     });
     if (context.init) this.beInit();
   }

@@ -23,7 +23,7 @@ import { OciboxError } from "../errors.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
 import { Builder, cloneArgsSize } from "./builder.ts";
 import { type CgroupPlan, leaveCgroups, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups/plan.ts";
-import { Child } from "./child.ts";
+import { Child, listenerNumber } from "./child.ts";
 import { execute } from "./command.ts";
 import type { PlanContext } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
@@ -33,6 +33,7 @@ import { hearOfChild } from "./joined-user.ts";
 import { mapMounts } from "./mapped-mounts.ts";
 import { joinForChildren, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
 import { notePid, tellPid } from "./pid.ts";
+import { handListenerOver } from "./seccomp/listener.ts";
 import { type Pair, socketPair } from "./sync.ts";
 import { receiveTerminal } from "./terminal.ts";
 
@@ -183,6 +184,14 @@ class Compiler {
       p.sys.write(report, "g", 1);
     }
     const terminal = sockets.console === undefined ? null : receiveTerminal(p, sockets.console[0]);
+    if (oci?.seccompSocket !== undefined)
+      handListenerOver(p, report, pid, pidfd, listenerNumber(oci), {
+        socket: oci.seccompSocket,
+        metadata: spec.linux?.seccomp?.listenerMetadata ?? "",
+        ociVersion: spec.ociVersion,
+        state: oci.state("creating"),
+      });
+    p.field("");
     p.add({ op: "await", socket: report, byte: oci?.mode === "create" });
     p.sys.close(report);
     if (oci !== undefined) tellPid(p, pid, this.pidfd, oci);

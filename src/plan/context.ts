@@ -35,6 +35,8 @@ export interface OciContext {
   readonly keepFds: number;
   readonly newKeyring: boolean;
   readonly sinks: readonly ErrorSink[];
+  /** A connected socket to linux.seccomp.listenerPath, where the filter asks a listener. */
+  readonly seccompSocket: number | undefined;
   /** The state of the container with each status, for hooks. */
   state(status: "creating" | "created" | "running" | "stopped"): StateText;
   readonly copyUp: ReadonlyMap<string, readonly CopyUpEntry[]>;

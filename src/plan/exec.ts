@@ -14,11 +14,13 @@ import { Builder, cloneArgsSize } from "./builder.ts";
 import { execute } from "./command.ts";
 import type { ErrorSink } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
+import type { StateText } from "./hooks.ts";
 import { becomeUser, checkCwd } from "./identity.ts";
 import { joinKeyring, setAffinity, setAttention } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { namespacesOf } from "./namespaces.ts";
 import { type PidAudience, tellPid } from "./pid.ts";
+import { handListenerOver, offerListener } from "./seccomp/listener.ts";
 import { type Pair, reportTo, sendDescriptor, socketPair } from "./sync.ts";
 import { receiveTerminal, unlockSlave } from "./terminal.ts";
 
@@ -44,6 +46,10 @@ export interface ExecContext extends PidAudience {
   /** Descriptors from 3 on that the process inherits. */
   readonly keepFds: number;
   readonly keyring: boolean;
+  /** A connected socket to linux.seccomp.listenerPath, where the filter asks a listener. */
+  readonly seccompSocket: number | undefined;
+  /** The container's state, for who listens. */
+  readonly state: StateText;
   readonly sinks: readonly ErrorSink[];
 }
 
@@ -89,6 +95,11 @@ class ExecCompiler {
     const forChildren = CLONE.CLONE_NEWPID | CLONE.CLONE_NEWTIME | (context.privileged ? 0 : CLONE.CLONE_NEWUSER);
     this.early = context.joined & forChildren;
     this.late = context.joined & ~forChildren;
+  }
+
+  /** The first number that is free when the filter is loaded: behind the report and the working directory. */
+  get listenerNumber(): number {
+    return 3 + this.context.keepFds + 2;
   }
 
   get ownsTerminal(): boolean {
@@ -142,6 +153,13 @@ class ExecCompiler {
     p.sys.close(report[1]);
     if (console !== undefined) p.sys.close(console[1]);
     const terminal = console === undefined ? null : receiveTerminal(p, console[0]);
+    if (context.seccompSocket !== undefined)
+      handListenerOver(p, report[0], pid, pidfd, this.listenerNumber, {
+        socket: context.seccompSocket,
+        metadata: this.spec.linux?.seccomp?.listenerMetadata ?? "",
+        ociVersion: this.spec.ociVersion,
+        state: context.state,
+      });
     p.field("");
     p.add({ op: "await", socket: report[0], byte: false });
     p.sys.close(report[0]);
@@ -190,7 +208,11 @@ class ExecCompiler {
       for (const fd of [0, 1, 2]) p.sys.dup3(terminal, fd, 0);
     }
     this.closeAll(report[1]);
-    becomeUser(b, process, spec.linux?.seccomp, facts, { diesWithParent: false, keepsGroups: !context.privileged });
+    becomeUser(b, process, spec.linux?.seccomp, facts, {
+      diesWithParent: false,
+      keepsGroups: !context.privileged,
+      offer: (listener) => offerListener(p, 3 + context.keepFds, listener, this.listenerNumber),
+    });
   }
 
   join(): void {

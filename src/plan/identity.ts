@@ -18,6 +18,7 @@ import type { LinuxSeccomp, Process, Rlimit } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
 import type { HostFacts } from "./facts.ts";
 import { filterFor } from "./seccomp/filter.ts";
+import { asksListener } from "./seccomp/listener.ts";
 
 const capabilityVersion3 = 0x20080522;
 const infinity = 0xffff_ffff_ffff_ffffn;
@@ -38,23 +39,31 @@ function setRlimits(b: Builder, rlimits: readonly Rlimit[]): void {
 }
 
 /** linux.seccomp.flags, but for those that belong to a listener. */
-function filterFlags(names: readonly string[]): number {
-  let flags = 0;
+function filterFlags(names: readonly string[], listens: boolean): number {
+  let flags = listens ? SECCOMP_FILTER_FLAG.SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
   for (const name of names) {
     if (name === "SECCOMP_FILTER_FLAG_TSYNC") continue; // init has one thread, so that there is nothing to do
     if (name === "SECCOMP_FILTER_FLAG_LOG" || name === "SECCOMP_FILTER_FLAG_SPEC_ALLOW")
       flags |= SECCOMP_FILTER_FLAG[name];
-    else throw new OciboxError("UNSUPPORTED", `linux.seccomp.flags: ${JSON.stringify(name)} is not supported yet`);
+    // Of a listener, without which it says nothing.
+    else if (name === "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") flags |= listens ? SECCOMP_FILTER_FLAG[name] : 0;
+    else throw new OciboxError("INVALID", `linux.seccomp.flags: ${JSON.stringify(name)} is no flag of a filter`);
   }
   return flags;
 }
 
-function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostFacts): void {
+function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostFacts, becoming: Becoming): void {
   if (seccomp === undefined) return;
+  const listens = asksListener(seccomp);
+  const { offer } = becoming;
+  if (listens && offer === undefined)
+    throw new OciboxError("UNSUPPORTED", "linux.seccomp: SCMP_ACT_NOTIFY is for the OCI runtime's containers alone");
   b.p.field("linux.seccomp");
   const filter = filterFor(seccomp, facts.machine);
   const program = struct<Slot>("sock_fprog", { len: filter.byteLength / 8, filter });
-  b.p.sys.seccomp(SECCOMP.SECCOMP_SET_MODE_FILTER, filterFlags(seccomp.flags ?? []), program);
+  const flags = filterFlags(seccomp.flags ?? [], listens);
+  const listener = b.p.sys.seccomp(SECCOMP.SECCOMP_SET_MODE_FILTER, flags, program);
+  if (listens) offer?.(listener);
 }
 
 /** The two words of a capability set. */
@@ -157,6 +166,8 @@ export interface Becoming {
   readonly keepsGroups: boolean;
   /** Called where the process is all that was asked for but for the filter: what it does then the filter cannot forbid. */
   readonly beforeFilter?: () => void;
+  /** Called with the filter's listener, where the filter has one: it is loaded before the process is ready then. */
+  readonly offer?: (listener: Slot) => void;
 }
 
 /**
@@ -175,7 +186,8 @@ export function becomeUser(
   const cwd = openCwd(b, process.cwd);
   // When nearly all is closed again: RLIMIT_NOFILE may be lower than what was open for the mounts.
   setRlimits(b, process.rlimits ?? []);
-  if (!strict) loadSeccomp(b, seccomp, facts);
+  const listens = asksListener(seccomp);
+  if (!strict) loadSeccomp(b, seccomp, facts, becoming);
   if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
   setIds(b, process, becoming.keepsGroups);
   p.field("process.cwd");
@@ -186,6 +198,7 @@ export function becomeUser(
   p.field("");
   // The change of ids has cleared it; prctl(2), PR_SET_PDEATHSIG.
   if (becoming.diesWithParent) p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
+  if (strict && listens) loadSeccomp(b, seccomp, facts, becoming);
   becoming.beforeFilter?.();
-  if (strict) loadSeccomp(b, seccomp, facts);
+  if (strict && !listens) loadSeccomp(b, seccomp, facts, becoming);
 }

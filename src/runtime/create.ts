@@ -12,6 +12,7 @@ import type { ErrorSink, OciContext, PlanContext } from "../plan/context.ts";
 import type { CopyUpEntry } from "../plan/devices.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { runHooks, type StateText } from "../plan/hooks.ts";
+import { asksListener } from "../plan/seccomp/listener.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { checkSpec, decodeSpec, parseSpec } from "../spec/runtime-decode.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
@@ -101,6 +102,12 @@ interface Inputs extends PlanInputs {
   readonly oci: Omit<OciContext, "state" | "copyUp">;
 }
 
+/** A connection to whoever is asked by the filter. @throws OciboxError INVALID, HOST */
+export function listenerSocket({ linux }: Spec): number | undefined {
+  const path = linux?.seccomp?.listenerPath;
+  return asksListener(linux?.seccomp) && path !== undefined ? connectTo(path, "linux.seccomp.listenerPath") : undefined;
+}
+
 function inputsOf(
   request: CreateRequest,
   bundle: Bundle,
@@ -133,6 +140,7 @@ function inputsOf(
         request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
       pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
       keepFds,
+      seccompSocket: listenerSocket(spec),
       newKeyring: request.newKeyring,
       sinks: request.sinks(),
       privileged: attempt("geteuid") === 0,

@@ -13,6 +13,7 @@ import type { Process, Spec } from "../spec/runtime.ts";
 import { decodeProcess, decodeSpec } from "../spec/runtime-decode.ts";
 import { withHome } from "./bundle.ts";
 import { cgroupsOfProcess } from "./cgroup-host.ts";
+import { listenerSocket, stateText } from "./create.ts";
 import { checkTerminal, connectTo, inherit, keepOpen } from "./handed.ts";
 import { hostFacts } from "./host.ts";
 import { type Container, needContainer } from "./state.ts";
@@ -207,6 +208,8 @@ function launch(request: ExecRequest, container: Container): number {
     pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
     keepFds: request.preserveFds,
     keyring: container.record.keyring === true,
+    seccompSocket: listenerSocket(spec),
+    state: stateText(container.record, "running"),
     sinks: request.sinks(),
   });
   if (request.explain !== undefined) {

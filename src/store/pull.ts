@@ -376,9 +376,7 @@ async function pullLocked(
     architecture: config.architecture,
     ...(config.variant === undefined ? {} : { variant: config.variant }),
   };
-  store.tag(options.names ?? [name], { ...resolved.descriptor, platform: described }, indexDigest);
+  const load = store.tag(options.names ?? [name], { ...resolved.descriptor, platform: described }, indexDigest);
   options.events.done({ name, digest, downloaded: puller.downloaded, elapsed: performance.now() - started });
-  const image = store.find(options.names?.[0] ?? (options.names === undefined ? name : digest), platform);
-  if (image === undefined) throw new OciboxError("STORE", `the image "${name}" was pulled and is not in the store`);
-  return image;
+  return load();
 }

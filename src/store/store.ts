@@ -187,21 +187,24 @@ export class Store {
     replaceFile(`${this.root}/image/index.json`, this.temporaryName(), bytes);
   }
 
-  /** Replaces what index.json lists, nobody else changing it meanwhile. */
-  changeIndex(change: (manifests: readonly Descriptor[]) => readonly Descriptor[]): void {
+  /** Replaces what index.json lists, nobody else changing it meanwhile. @returns what it lists then */
+  changeIndex(change: (manifests: readonly Descriptor[]) => readonly Descriptor[]): readonly Descriptor[] {
     using lock = this.#lock("index.lock", "exclusive");
     void lock;
     const index = this.readIndex();
     const manifests = change(index.manifests);
     // Unchanged it stays the file that it is.
     if (JSON.stringify(manifests) !== JSON.stringify(index.manifests)) this.#writeIndex({ ...index, manifests });
+    return manifests;
   }
 
   /**
    * Gives a manifest names; whatever had one of them for this platform loses it, and stays as an image without a name.
    * @param names canonical ones; none for an image that goes by its digest alone
+   * @returns what loads the image as it is called now, whoever takes its names away in the meantime; its blobs are there
+   *   as long as the store is locked
    */
-  tag(names: readonly string[], descriptor: Descriptor, indexDigest: Digest | undefined): void {
+  tag(names: readonly string[], descriptor: Descriptor, indexDigest: Digest | undefined): () => StoredImage {
     const { annotations: _, ...bare } = descriptor;
     const entryFor = (name: string | undefined): Descriptor => {
       const annotations = {
@@ -210,7 +213,7 @@ export class Store {
       };
       return Object.keys(annotations).length === 0 ? bare : { ...bare, annotations };
     };
-    this.changeIndex((manifests) => {
+    const manifests = this.changeIndex((manifests) => {
       const others = manifests.flatMap((each) => {
         const name = each.annotations?.[refName];
         if (name === undefined || !names.includes(name) || !samePlatform(each.platform, bare.platform)) return [each];
@@ -224,6 +227,7 @@ export class Store {
       }
       return others.some((each) => each.digest === bare.digest) ? others : [...others, entryFor(undefined)];
     });
+    return () => this.#image(manifests.filter((each) => each.digest === bare.digest));
   }
 
   #image(entries: readonly Descriptor[]): StoredImage {

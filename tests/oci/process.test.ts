@@ -409,16 +409,6 @@ describe("what the kernel refuses names the call and the field", () => {
       },
       /linux\.netDevices is not supported/,
     ],
-    [
-      "seccomp's notifications",
-      (spec) => {
-        spec.linux.seccomp = {
-          defaultAction: "SCMP_ACT_ALLOW",
-          syscalls: [{ names: ["mkdir"], action: "SCMP_ACT_NOTIFY" }],
-        };
-      },
-      /linux\.seccomp\.syscalls\[0\]: SCMP_ACT_NOTIFY is not supported/,
-    ],
   ];
   for (const [title, change, words] of cases)
     test(title, async () => {

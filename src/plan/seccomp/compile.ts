@@ -34,6 +34,7 @@ const actions: Readonly<Record<string, number>> = {
   SCMP_ACT_KILL_PROCESS: 0x80000000,
   SCMP_ACT_TRAP: 0x00030000,
   SCMP_ACT_ERRNO: 0x00050000,
+  SCMP_ACT_NOTIFY: 0x7fc00000,
   SCMP_ACT_TRACE: 0x7ff00000,
   SCMP_ACT_LOG: 0x7ffc0000,
   SCMP_ACT_ALLOW: 0x7fff0000,
@@ -44,8 +45,6 @@ function refuse(path: string, why: string): never {
 }
 
 function actionOf(name: string, errnoRet: number | undefined, path: string): number {
-  if (name === "SCMP_ACT_NOTIFY")
-    throw new OciboxError("UNSUPPORTED", `linux.seccomp${path}: SCMP_ACT_NOTIFY is not supported yet`);
   const action = Object.hasOwn(actions, name) ? actions[name] : undefined;
   if (action === undefined) refuse(path, `there is no action ${JSON.stringify(name)}`);
   const takesData = name === "SCMP_ACT_ERRNO" || name === "SCMP_ACT_TRACE";
@@ -233,7 +232,7 @@ export function seccompFeatures(machine: Machine): Readonly<Record<string, reado
 }
 
 function knownFlags(): readonly string[] {
-  return ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
+  return ["TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"].map((name) => `SECCOMP_FILTER_FLAG_${name}`);
 }
 
 /** A comparison with the accumulator; what is done where it does not hold, and behind that where it does. */
@@ -252,7 +251,7 @@ function belowX32(x32: readonly Instruction[], own: readonly Instruction[]): Ins
  * The filter for this machine's own system calls, and for those of other ABIs where the profile names their
  * architecture; those of ABIs that it does not name (i386, x32) fail with ENOSYS.
  * @returns an array of struct sock_filter, 8 bytes each
- * @throws OciboxError INVALID for what is no profile, UNSUPPORTED for SCMP_ACT_NOTIFY
+ * @throws OciboxError INVALID for what is no profile
  */
 export function compileSeccomp(seccomp: LinuxSeccomp, machine: Machine): Uint8Array<ArrayBuffer> {
   const fallback = actionOf(seccomp.defaultAction, seccomp.defaultErrnoRet, ".defaultAction");
