@@ -103,6 +103,8 @@ test("a shell: size, resizing, ctrl-c, ctrl-d, and a terminal that is as before"
   await terminal.type("C-d");
   await terminal.line("exit_with() { return 5; }; exit_with");
   await terminal.type("C-d");
+  // What is typed while the container is there is the container's, and goes with it.
+  await terminal.sees("outer>$");
   await terminal.line("echo ended $?; stty -g | cmp - /tmp/before-$$ && echo same; rm /tmp/before-$$");
   await terminal.sees("^ended 5\nsame");
 }, 60_000);
