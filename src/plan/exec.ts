@@ -9,7 +9,7 @@ import { AT_FDCWD, CLONE, F, IOCTL, O, PR, SIG } from "../../ffi/constants.ts";
 import { type Label, Recorder, type Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
-import type { Process, Spec } from "../spec/runtime.ts";
+import type { NamespaceType, Process, Spec } from "../spec/runtime.ts";
 import { Builder, cloneArgsSize } from "./builder.ts";
 import { execute } from "./command.ts";
 import type { ErrorSink } from "./context.ts";
@@ -18,7 +18,7 @@ import type { StateText } from "./hooks.ts";
 import { becomeUser, checkCwd } from "./identity.ts";
 import { joinKeyring, setAffinity, setAttention } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
-import { namespacesOf } from "./namespaces.ts";
+import { cloneFlags, namespacesOf } from "./namespaces.ts";
 import { type PidAudience, tellPid } from "./pid.ts";
 import { handListenerOver, offerListener } from "./seccomp/listener.ts";
 import { type Pair, reportTo, sendDescriptor, socketPair } from "./sync.ts";
@@ -56,20 +56,10 @@ export interface ExecContext extends PidAudience {
 /** What a container's process is joined by; @param sameUser whether its user namespace is the caller's own */
 export function namespacesToJoin(spec: Spec, sameUser: boolean): number {
   const all = namespacesOf(spec);
-  const flags = {
-    pid: CLONE.CLONE_NEWPID,
-    network: CLONE.CLONE_NEWNET,
-    mount: CLONE.CLONE_NEWNS,
-    ipc: CLONE.CLONE_NEWIPC,
-    uts: CLONE.CLONE_NEWUTS,
-    user: CLONE.CLONE_NEWUSER,
-    cgroup: CLONE.CLONE_NEWCGROUP,
-    time: CLONE.CLONE_NEWTIME,
-  } as const;
   let joined = 0;
   // A process that is in a user namespace already may not join it again: setns(2), EINVAL.
-  for (const type of Object.keys(flags) as (keyof typeof flags)[])
-    if (all.has(type) && !(type === "user" && sameUser)) joined |= flags[type];
+  for (const type of Object.keys(cloneFlags) as NamespaceType[])
+    if (all.has(type) && !(type === "user" && sameUser)) joined |= cloneFlags[type];
   return joined;
 }
 

@@ -5,7 +5,8 @@ import { OciboxError } from "../errors.ts";
 import type { IdMapping, Linux, Namespace, NamespaceType, Spec } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
 
-const cloneFlags: Readonly<Record<NamespaceType, number>> = {
+/** What clone(2), unshare(2) and setns(2) call them. */
+export const cloneFlags: Readonly<Record<NamespaceType, number>> = {
   pid: CLONE.CLONE_NEWPID,
   network: CLONE.CLONE_NEWNET,
   mount: CLONE.CLONE_NEWNS,
