@@ -20,21 +20,74 @@ export function timesOf(mtime: { readonly seconds: number; readonly nanoseconds:
   return bytes;
 }
 
-/** Extended attributes, but for overlay's own. @param from a path that is no symlink's target: they are not followed */
-export function copyXattrs(from: string | Uint8Array, to: string | Uint8Array): void {
-  if (attempt("llistxattr", from, null, 0) <= 0) return;
+type Where = string | Uint8Array | number;
+
+/** Extended attributes, but for overlay's own. The value is valid until the next. */
+function* xattrsOf(where: Where): Generator<readonly [name: string, value: Uint8Array, size: number]> {
+  const list = (names: Uint8Array | null, size: number): number =>
+    typeof where === "number" ? attempt("flistxattr", where, names, size) : attempt("llistxattr", where, names, size);
+  if (list(null, 0) <= 0) return;
   const names = alloc(mostNames);
-  const length = attempt("llistxattr", from, names, mostNames);
+  const length = list(names, mostNames);
   if (length <= 0) return;
   const value = alloc(mostValue);
   for (const name of text.decode(names.subarray(0, length)).split("\0")) {
     // Overlay's own say how a layer is to be merged, and belong to that layer.
     if (name === "" || name.startsWith("trusted.overlay.") || name.startsWith("user.overlay.")) continue;
-    const size = attempt("lgetxattr", from, name, value, mostValue);
-    const set = size < 0 ? 0 : attempt("lsetxattr", to, name, value, size, 0);
+    const size =
+      typeof where === "number"
+        ? attempt("fgetxattr", where, name, value, mostValue)
+        : attempt("lgetxattr", where, name, value, mostValue);
+    if (size >= 0) yield [name, value, size];
+  }
+}
+
+/**
+ * Extended attributes, but for overlay's own.
+ * @param from a descriptor, or a path that is no symlink's target: they are not followed; `to` is of the same kind
+ */
+export function copyXattrs<W extends Where>(from: W, to: W): void {
+  for (const [name, value, size] of xattrsOf(from)) {
+    const set =
+      typeof to === "number"
+        ? attempt("fsetxattr", to, name, value, size, 0)
+        : attempt("lsetxattr", to, name, value, size, 0);
     if (set < 0 && set !== -errnoOf("EOPNOTSUPP"))
       throw new SyscallError("lsetxattr", [to, name, value, size, 0], -set);
   }
+}
+
+/** Takes away all extended attributes, but for overlay's own. */
+export function clearXattrs(path: string): void {
+  for (const [name] of xattrsOf(path)) attempt("lremovexattr", path, name);
+}
+
+export interface Attributes {
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** When it was modified. */
+  readonly seconds: number;
+  readonly nanoseconds: number;
+  /** Name, a byte a character → value. */
+  readonly xattrs: ReadonlyMap<string, Uint8Array>;
+}
+
+/** @param where a descriptor that can be read, or a path that ends in no symlink. @throws SyscallError */
+export function readAttributes(where: string | number): Attributes {
+  const stat = alloc(256);
+  if (typeof where === "number") direct.statx(where, "", AT.AT_EMPTY_PATH, statMask, stat);
+  else direct.statx(AT_FDCWD, where, AT.AT_SYMLINK_NOFOLLOW, statMask, stat);
+  const get = (field: "stx_uid" | "stx_gid" | "stx_mode" | "stx_mtime_sec" | "stx_mtime_nsec"): number =>
+    readField("statx", stat, field);
+  return {
+    mode: get("stx_mode") & 0o7777,
+    uid: get("stx_uid"),
+    gid: get("stx_gid"),
+    seconds: get("stx_mtime_sec"),
+    nanoseconds: get("stx_mtime_nsec"),
+    xattrs: new Map(Array.from(xattrsOf(where), ([name, value, size]) => [name, value.slice(0, size)])),
+  };
 }
 
 /**
@@ -43,13 +96,9 @@ export function copyXattrs(from: string | Uint8Array, to: string | Uint8Array): 
  * @throws SyscallError
  */
 export function copyAttributes(from: string, to: string): void {
-  const stat = alloc(256);
-  direct.statx(AT_FDCWD, from, AT.AT_SYMLINK_NOFOLLOW, statMask, stat);
-  const get = (field: "stx_uid" | "stx_gid" | "stx_mode" | "stx_mtime_sec" | "stx_mtime_nsec"): number =>
-    readField("statx", stat, field);
-  direct.fchownat(AT_FDCWD, to, get("stx_uid"), get("stx_gid"), AT.AT_SYMLINK_NOFOLLOW);
-  direct.fchmodat(AT_FDCWD, to, get("stx_mode") & 0o7777);
+  const { uid, gid, mode, seconds, nanoseconds } = readAttributes(from);
+  direct.fchownat(AT_FDCWD, to, uid, gid, AT.AT_SYMLINK_NOFOLLOW);
+  direct.fchmodat(AT_FDCWD, to, mode);
   copyXattrs(from, to);
-  const times = timesOf({ seconds: get("stx_mtime_sec"), nanoseconds: get("stx_mtime_nsec") });
-  direct.utimensat(AT_FDCWD, to, times, AT.AT_SYMLINK_NOFOLLOW);
+  direct.utimensat(AT_FDCWD, to, timesOf({ seconds, nanoseconds }), AT.AT_SYMLINK_NOFOLLOW);
 }

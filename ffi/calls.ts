@@ -257,6 +257,15 @@ export const calls = {
     ["value", "out"],
     ["size", "size"],
   ],
+  lremovexattr: [
+    ["path", "path"],
+    ["name", "str"],
+  ],
+  flistxattr: [
+    ["fd", "fd"],
+    ["list", "out"],
+    ["size", "size"],
+  ],
   llistxattr: [
     ["path", "path"],
     ["list", "out"],

@@ -16,7 +16,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   plan: ["spec", "errors", "ffi"],
   registry: [...leaves, "ffi"],
   layer: [...leaves, "ffi"],
-  rootfs: [...leaves, "ffi"],
+  rootfs: ["layer", ...leaves, "ffi"],
   bundle: [...leaves, "ffi"],
   runtime: [...leaves, "ffi"],
   store: ["registry", "layer", ...leaves, "ffi"],

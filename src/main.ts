@@ -43,7 +43,8 @@ interface Start {
 
 /** Splits off the flags that stand before the command. */
 async function readGlobals(argv: readonly string[]): Promise<Start> {
-  const globals: { root?: string; state?: string; debug: boolean } = { debug: false };
+  const globals: { root?: string; state?: string; snapshotter?: string; debug: boolean } = { debug: false };
+  const additional: string[] = [];
   let at = 0;
   for (; at < argv.length; at++) {
     const word = argv[at] as string;
@@ -51,13 +52,17 @@ async function readGlobals(argv: readonly string[]): Promise<Start> {
       globals.debug = true;
       continue;
     }
-    const match = /^--(root|state)(?:=(.*))?$/s.exec(word);
+    const match = /^--(root|state|snapshotter|additional-store)(?:=(.*))?$/s.exec(word);
     if (match === null) break;
     const value = match[2] ?? argv[++at];
-    if (value === undefined || value === "") return refuse("USAGE", `the flag ${word} wants a directory`);
-    globals[match[1] as "root" | "state"] = value;
+    const name = match[1] as "root" | "state" | "snapshotter" | "additional-store";
+    if (value === undefined || value === "")
+      return refuse("USAGE", `the flag ${word} wants a ${name === "snapshotter" ? "name" : "directory"}`);
+    if (name === "additional-store") additional.push(value);
+    else globals[name] = value;
   }
-  return { globals: { ...globals, version: OCIBOX_VERSION }, rest: argv.slice(at) };
+  const stores = additional.length === 0 ? {} : { "additional-store": additional };
+  return { globals: { ...globals, ...stores, version: OCIBOX_VERSION }, rest: argv.slice(at) };
 }
 
 async function refuse(code: ErrorCode, message: string, hint?: string): Promise<never> {

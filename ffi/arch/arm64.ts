@@ -111,6 +111,7 @@ export const nr = {
   llistxattr: 12,
   flistxattr: 13,
   removexattr: 14,
+  lremovexattr: 15,
   copy_file_range: 285,
   fallocate: 47,
   sendfile: 71,

@@ -111,6 +111,7 @@ export const nr = {
   llistxattr: 195,
   flistxattr: 196,
   removexattr: 197,
+  lremovexattr: 198,
   copy_file_range: 326,
   fallocate: 285,
   sendfile: 40,

@@ -9,7 +9,7 @@ import { OciboxError } from "../errors.ts";
 import { copyContents, copyEntry } from "../layer/copy-tree.ts";
 import { absolute, type Globals, needRoot } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
-import { anyImage } from "./load-image.ts";
+import { mountableImage } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 
@@ -90,7 +90,7 @@ export function command(globals: Globals): Command {
       const [name, path] = split(word);
       const target = absolute(destination, "the destination").replace(/(?<=.)\/+$/, "");
       const store = openStoreOf(globals);
-      const image = await anyImage(name, store);
+      const image = await mountableImage(name, store);
       await interruptible(`the copy of "${word}"`, (signal) =>
         withTree(store, image, (root) => copyOut(root, path, target, signal)),
       );

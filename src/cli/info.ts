@@ -1,8 +1,11 @@
+import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { listContainers } from "../container/record.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { openStore } from "../store/store.ts";
+import { whyNot } from "../store/probe.ts";
+import { snapshotters } from "../store/snapshotter.ts";
+import { openStore, type Store } from "../store/store.ts";
 import { type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
@@ -28,6 +31,17 @@ function fileSystemOf(path: string): string {
   }
 }
 
+/** Which ways of keeping layers work, the one that a pull takes first; only root can try. */
+function backEnds(store: Store): string {
+  if (attempt("geteuid") !== 0 || attempt("faccessat2", AT_FDCWD, store.temporary, 0, 0) < 0)
+    return "tried when the store is made";
+  const all = snapshotters.map((kind) => ({ kind, why: whyNot(store, kind) }));
+  const first = store.snapshotter ?? all.find(({ kind, why }) => kind !== "erofs" && why === undefined)?.kind;
+  const works = all.filter(({ kind, why }) => why === undefined || kind === store.snapshotter).map(({ kind }) => kind);
+  const others = all.flatMap(({ kind, why }) => (why === undefined ? [] : [`; not ${kind}: ${why}`]));
+  return [...works].sort((a, b) => Number(b === first) - Number(a === first)).join(" ") + others.join("");
+}
+
 export function command(globals: Globals): Command {
   return {
     def: {
@@ -36,7 +50,8 @@ export function command(globals: Globals): Command {
     },
     words: [0, 0],
     run(given) {
-      const { root, state } = places(globals);
+      const { root, state, storeOptions } = places(globals);
+      const store = openStore(root, storeOptions);
       const facts = hostFacts();
       const containers = listContainers(root, state);
       const user = attempt("geteuid");
@@ -48,12 +63,12 @@ export function command(globals: Globals): Command {
         isolation: user === 0 ? "root" : "none yet",
         cgroups: facts.cgroup.mode,
         "cgroup controllers": facts.cgroup.controllers.join(" "),
-        "rootfs back end": "overlay",
+        "rootfs back ends": backEnds(store),
         "file system": fileSystemOf(root),
         root,
         "image store (OCI layout)": `${root}/image`,
         state,
-        images: openStore(root).list().length,
+        images: store.list().length,
         containers: containers.length,
         running: containers.filter((each) => each.running).length,
       };

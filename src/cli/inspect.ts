@@ -2,7 +2,7 @@ import { readText } from "../../ffi/files.ts";
 import { containerDirectory, findContainer } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
 import { familiar, familiarName, isTransport, parseReference, type Reference } from "../reference/reference.ts";
-import { openStore, type Store, type StoredImage } from "../store/store.ts";
+import { chainsOf, openStore, type Store, type StoredImage } from "../store/store.ts";
 import { printObjects } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -35,9 +35,18 @@ function imageShown(store: Store, image: StoredImage): object {
     Os: image.config.os,
     Size: image.layers.reduce((sum, layer) => sum + layer.descriptor.size, 0),
     RootFS: { Type: "layers", Layers: image.layers.map((layer) => layer.diffId) },
-    GraphDriver: { Name: "overlay", Data: { Lower: image.layers.map((layer) => store.layerPath(layer.chainId)) } },
+    GraphDriver: graphDriver(image, store),
     Manifest: JSON.parse(new TextDecoder().decode(store.readBlob(image.manifestDescriptor.digest, 4 << 20))) as unknown,
   };
+}
+
+/** How the layers are kept, and where: the uppermost first. */
+function graphDriver(image: StoredImage, store: Store): object {
+  const chains = chainsOf(image);
+  const kind = store.unpackedAs(chains);
+  return kind === undefined
+    ? { Name: "none", Data: {} }
+    : { Name: kind, Data: { Lower: store.layerPaths(kind, chains).reverse() } };
 }
 
 function containerShown(root: string, state: string, word: string): object | undefined {

@@ -3,8 +3,9 @@ import { OciboxError } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { parsePlatform } from "../spec/platform.ts";
 import { loadOne } from "../store/load.ts";
+import { unpackStored } from "../store/pull.ts";
 import { chooseImage, openTransport, parseTransport } from "../store/sources/open.ts";
-import type { Store, StoredImage } from "../store/store.ts";
+import { chainsOf, type Store, type StoredImage } from "../store/store.ts";
 import { interruptible } from "./interruptible.ts";
 import { findImage } from "./open-store.ts";
 import { createProgress } from "./progress.ts";
@@ -36,7 +37,22 @@ export async function importByWord(word: string, store: Store, wish: LoadWish): 
   });
 }
 
+/** Unpacks an image of the store in the way that the store is to keep it. */
+export async function unpackHere(store: Store, image: StoredImage, quiet: boolean): Promise<void> {
+  await interruptible("the unpacking", async (signal) => {
+    using progress = createProgress({ quiet });
+    await unpackStored(store, image, { events: progress, signal });
+  });
+}
+
 /** An image by any word: from the store, or from where a transport says. */
 export async function anyImage(word: string, store: Store): Promise<StoredImage> {
   return isTransport(word) ? importByWord(word, store, { quiet: true }) : findImage(store, word);
+}
+
+/** The same, there to be mounted. */
+export async function mountableImage(word: string, store: Store): Promise<StoredImage> {
+  const image = await anyImage(word, store);
+  if (store.unpackedAs(chainsOf(image)) === undefined) await unpackHere(store, image, true);
+  return image;
 }

@@ -8,7 +8,8 @@ import { imageWord } from "./image-word.ts";
 import { tidied } from "./tidied.ts";
 
 export function openStoreOf(globals: Globals): Store {
-  return openStore(tidied(globals).root);
+  const { root, storeOptions } = tidied(globals);
+  return openStore(root, storeOptions);
 }
 
 /** An image that must be in the store. @throws OciboxError NOT_FOUND */

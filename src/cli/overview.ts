@@ -39,6 +39,16 @@ export async function showOverview(
         valueHint: "DIR",
         description: "Where the state of running containers is kept; $OCIBOX_STATE (/run/ocibox)",
       },
+      snapshotter: {
+        type: "string",
+        valueHint: "NAME",
+        description: "How layers are kept: overlay, erofs or copy; $OCIBOX_SNAPSHOTTER (what works)",
+      },
+      "additional-store": {
+        type: "string",
+        valueHint: "DIR",
+        description: "A root whose images are used and never changed; may be repeated; $OCIBOX_ADDITIONAL_STORES",
+      },
       debug: { type: "boolean", alias: "D", description: "After an error, show what led to it" },
       version: { type: "boolean", alias: "v", description: "Print the version" },
     },

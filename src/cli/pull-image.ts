@@ -29,7 +29,7 @@ export async function pullByName(word: string, places: Places, wish: PullWish): 
       authfile: wish.authFile,
       insecure: !wish.tlsVerify,
     });
-    return await pullImage(openStore(places.root), repository, reference, {
+    return await pullImage(openStore(places.root, places.storeOptions), repository, reference, {
       ...(wish.platform === undefined ? {} : { platform: parsePlatform(wish.platform) }),
       ...(wish.names === undefined ? {} : { names: wish.names }),
       events: progress,

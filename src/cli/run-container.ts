@@ -12,7 +12,7 @@ import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { type ImageChoice, openStore } from "../store/store.ts";
+import { chainsOf, type ImageChoice, openStore, type Store } from "../store/store.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -20,6 +20,16 @@ import type { Given } from "./options.ts";
 import { isTerminal, print } from "./output.ts";
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
+/** Whether an image of the store can be mounted; where its layers only lie there in another way they are unpacked. */
+async function isReady(store: Store, found: ImageChoice, given: Given): Promise<boolean> {
+  const image = found.load();
+  if (store.unpackedAs(chainsOf(image)) !== undefined) return true;
+  if (!image.layers.every(({ descriptor }) => store.hasBlob(descriptor.digest, descriptor.size))) return false;
+  const { unpackHere } = await import("./load-image.ts");
+  await unpackHere(store, image, given.flag("quiet"));
+  return true;
+}
 
 /** The image from the store, or pulled, as --pull says. */
 async function imageFor(
@@ -37,7 +47,7 @@ async function imageFor(
     const platform =
       platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
     const found = store.lookUp(imageWord(imageName), platform);
-    if (found?.load().layers.every((layer) => store.hasLayer(layer.chainId)) === true) return found;
+    if (found !== undefined && (await isReady(store, found, given))) return found;
     if (when === "never")
       throw new OciboxError(
         "NOT_FOUND",
@@ -127,7 +137,7 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   if (name !== undefined && !namePattern.test(name))
     throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
   const options = runOptions(given);
-  const store = openStore(places.root);
+  const store = openStore(places.root, places.storeOptions);
   const facts = hostFacts();
   tidy(places.root, places.state);
   using storeLock = store.lockShared();

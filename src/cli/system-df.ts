@@ -1,5 +1,6 @@
 import { namesIn } from "../../ffi/files.ts";
 import { inUse, usageOf } from "../store/collect.ts";
+import { layerFolders } from "../store/snapshotter.ts";
 import type { Globals } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -20,7 +21,7 @@ export function command(globals: Globals): Command {
         { Type: "Images", Total: store.list().length, Active: used.images, Size: usage.blobs },
         {
           Type: "Layers, unpacked",
-          Total: namesIn(`${store.root}/layers`).length,
+          Total: Object.values(layerFolders).reduce((sum, each) => sum + namesIn(`${store.root}/${each}`).length, 0),
           Active: used.layers,
           Size: usage.layers,
         },

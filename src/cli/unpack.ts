@@ -9,7 +9,7 @@ import { copyContents } from "../layer/copy-tree.ts";
 import { removeTree } from "../layer/remove-tree.ts";
 import { absolute, type Globals, needRoot } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
-import { anyImage } from "./load-image.ts";
+import { mountableImage } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
@@ -45,7 +45,7 @@ export function command(globals: Globals): Command {
       const [word = "", target = ""] = given.words;
       const path = absolute(target, "the directory");
       const store = openStoreOf(globals);
-      const image = await anyImage(word, store);
+      const image = await mountableImage(word, store);
       const isNew = take(path);
       using directory = new OwnedFd(direct.openat(AT_FDCWD, path, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
       try {

@@ -4,12 +4,13 @@ import { encodePart, encodePlan } from "../../ffi/encode.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { writeNew } from "../../ffi/files.ts";
 import { accountOf, type BundleInput, createSpec } from "../bundle/bundle.ts";
+import { OciboxError } from "../errors.ts";
 import { compileCommand } from "../plan/command.ts";
 import { compile, compileSetUp } from "../plan/compile.ts";
 import type { PlanContext } from "../plan/context.ts";
 import { readInRoot } from "../runtime/read-in-root.ts";
 import type { Spec } from "../spec/runtime.ts";
-import type { ImageChoice } from "../store/store.ts";
+import { chainsOf, type ImageChoice } from "../store/store.ts";
 import { cgroupsPath } from "./cgroups.ts";
 import { furnish, kindOf, type RunRequest } from "./furnish.ts";
 import { remember, specTemplate } from "./plan-cache.ts";
@@ -85,8 +86,13 @@ export function fromImage(
   const { root, options, facts, fault } = request;
   const { id } = claimed;
   const image = choice.load();
-  const layers = image.layers.map((layer) => layer.chainId);
-  const rootfs = furnish(request, claimed, { digest: choice.digest, layers }, undo);
+  const layers = chainsOf(image);
+  const kind = request.store.unpackedAs(layers);
+  if (kind === undefined)
+    throw new OciboxError("STORE", `the layers of the image "${request.imageName}" are gone`, {
+      hint: "somebody has just removed it; pull it again",
+    });
+  const rootfs = furnish(request, claimed, { digest: choice.digest, layers, kind }, undo);
   const input: BundleInput = {
     id,
     image: image.config.config,
@@ -115,6 +121,7 @@ export function fromImage(
       id,
       digest: choice.digest,
       layers,
+      kind,
       image: own,
       home: account.home,
       spec: specTemplate(spec),

@@ -8,8 +8,9 @@ import { alloc, readField } from "../../ffi/structs.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import { OciboxError } from "../errors.ts";
 import type { HostFacts } from "../plan/facts.ts";
-import { prepareOverlay } from "../rootfs/overlay.ts";
+import { prepareTree } from "../rootfs/prepare.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
+import type { Snapshotter } from "../store/snapshotter.ts";
 import type { Store } from "../store/store.ts";
 import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
 import type { Claim } from "./state.ts";
@@ -71,7 +72,7 @@ export function kindOf(source: string): "directory" | "file" {
 export function furnish(
   request: RunRequest,
   claimed: Claim,
-  image: { readonly digest: Digest; readonly layers: readonly ChainId[] },
+  image: { readonly digest: Digest; readonly layers: readonly ChainId[]; readonly kind: Snapshotter },
   undo: DisposableStack,
 ): number {
   const { root, options, store } = request;
@@ -96,9 +97,10 @@ export function furnish(
   writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
   request.storeLock[Symbol.dispose]();
   writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options.network === "host");
-  using mounted = prepareOverlay(
+  using mounted = prepareTree(
     {
-      lower: image.layers.map((chainId) => store.layerPath(chainId)).reverse(),
+      kind: image.kind,
+      layers: store.layerPaths(image.kind, image.layers),
       upper: `${directory}/upper`,
       work: `${directory}/work`,
       volatile: request.autoRemove,

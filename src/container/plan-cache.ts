@@ -14,6 +14,7 @@ import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { readFile } from "../store/disk.ts";
+import type { Snapshotter } from "../store/snapshotter.ts";
 import type { ContainerId } from "./state.ts";
 
 /** All that a container's set-up depends on. */
@@ -28,6 +29,8 @@ export interface PlanKey {
   readonly autoRemove: boolean;
   readonly root: string;
   readonly state: string;
+  /** The one that was asked for. */
+  readonly snapshotter: Snapshotter | undefined;
   /** What each volume's source is. */
   readonly kinds: readonly string[];
 }
@@ -38,6 +41,8 @@ export interface KeptPlan {
   readonly id: ContainerId;
   readonly digest: Digest;
   readonly layers: readonly ChainId[];
+  /** How they lie there. */
+  readonly kind: Snapshotter;
   readonly image: Pick<ContainerDefaults, "Entrypoint" | "Cmd" | "Env">;
   readonly home: string;
   /** config.json without arguments and environment. */

@@ -25,7 +25,7 @@ export interface Kind {
 export function kindOfContainer(request: RunRequest): Kind {
   if (request.name !== undefined || request.explain !== undefined || request.fault !== undefined)
     return { name: undefined, kept: undefined };
-  const { imageName, platform, options, facts, interactive, init, autoRemove, root, state } = request;
+  const { imageName, platform, options, facts, interactive, init, autoRemove, root, state, store } = request;
   // What a file or a directory holds may have changed since: it is looked at each time.
   if (isTransport(imageName)) return { name: undefined, kept: undefined };
   const kinds = options.volumes.map((volume) => kindOf(volume.source));
@@ -39,10 +39,11 @@ export function kindOfContainer(request: RunRequest): Kind {
     autoRemove,
     root,
     state,
+    snapshotter: store.snapshotter,
     kinds,
   });
   const kept = name === undefined ? undefined : recall(root, name);
-  const whole = kept?.layers.every((chainId) => request.store.hasLayer(chainId)) === true;
+  const whole = kept !== undefined && store.isUnpacked(kept.kind, kept.layers);
   return { name, kept: whole ? kept : undefined };
 }
 

@@ -1,151 +1,192 @@
 /**
- * Applying a layer to an empty directory of its own, in overlay's terms: image-spec, layer.md. Nothing is ever written
- * outside of that directory: each name is walked from its descriptor, one component at a time, and no symlink of the
- * archive is followed out of it.
+ * Applying a layer to a directory: to an empty one of its own, in overlay's terms, or onto what lower layers have left.
+ * image-spec, layer.md. Nothing is ever written outside of that directory: each name is walked from its descriptor, one
+ * component at a time, and no symlink of the archive is followed out of it.
  */
-import { timesOf } from "../../ffi/attributes.ts";
-import { AT, O, RESOLVE, S } from "../../ffi/constants.ts";
+import { clearXattrs, copyXattrs, timesOf } from "../../ffi/attributes.ts";
+import { AT, AT_FDCWD, O, RESOLVE, S } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
+import { copyData } from "./copy-tree.ts";
+import { checkDevice, components, hiddenBy, isOverlays, mostEntries, refuse, whiteoutPrefix } from "./entry-name.ts";
 import { inheritAttributes, raw } from "./implied.ts";
-import { removeTree } from "./remove-tree.ts";
+import { names, removeTree } from "./remove-tree.ts";
 import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 
-export interface ApplyOptions {
-  /** The unpacked layers below, the uppermost first: hard links may point there. Awaited only if one does. */
-  lowers(): Promise<readonly string[]>;
-  /** The largest plain size that is believed, in bytes. */
-  readonly most: number;
-}
+/**
+ * Into an empty directory: `lowers` are the layers below, the uppermost first, as paths of directories, awaited only if
+ * something of them is needed. Or onto what the layers below have left in the same directory.
+ */
+export type ApplyOptions =
+  | { readonly lowers: () => Promise<readonly string[]>; readonly onto?: undefined }
+  | { readonly onto: true };
 
 export interface Applied {
   readonly entries: number;
 }
 
-const whiteoutPrefix = ".wh.";
-const opaqueName = ".wh..wh..opq";
 const mostDescriptors = 128;
-const mostEntries = 5_000_000;
-const mostDepth = 2000;
 const directoryFlags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
+const fileFlags = O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC | O.O_NONBLOCK;
+const untold = { seconds: 0, nanoseconds: 0 };
 
-function refuse(name: string, why: string): never {
-  throw new OciboxError("INVALID", `the layer has ${JSON.stringify(name)}, ${why}`);
-}
-
-/** The components of a member's name. @throws for "..", NULs and names that no file system takes */
-function components(name: string): string[] {
-  if (name.includes("\0")) refuse(name, "a name with a NUL in it");
-  const parts: string[] = [];
-  for (const part of name.split("/")) {
-    if (part === "" || part === ".") continue;
-    if (part === "..") refuse(name, 'which leads out of the layer by ".."');
-    if (part.length > 255) refuse(name, "a name of more than 255 bytes");
-    parts.push(part);
-  }
-  if (parts.length > mostDepth) refuse(name.slice(0, 200), `more than ${mostDepth} directories deep`);
-  return parts;
+interface Directory {
+  readonly fd: number;
+  /** Its name from the root, with no symlink in it: "usr/lib"; "" for the root itself. */
+  readonly path: string;
 }
 
 interface Place {
   readonly parent: number;
   readonly base: string;
-  /** The whole name, normalised: "usr/lib/x". */
+  /** The whole name, with no symlink on its way: "usr/lib/x". */
   readonly path: string;
 }
 
+const within = (path: string, name: string): string => (path === "" ? name : `${path}/${name}`);
+
+/** Where a descriptor leads, as the kernel says it; a byte a character. */
+function nameOf(fd: number): string {
+  const name = alloc(8192);
+  const length = direct.readlinkat(AT_FDCWD, `/proc/self/fd/${fd}`, name, name.byteLength);
+  return Buffer.from(name.subarray(0, length)).toString("latin1");
+}
+
+function mtimeOf(fd: number): TarEntry["mtime"] {
+  const stat = alloc(256);
+  direct.statx(fd, "", AT.AT_EMPTY_PATH, 0x40, stat);
+  return {
+    seconds: readField("statx", stat, "stx_mtime_sec"),
+    nanoseconds: readField("statx", stat, "stx_mtime_nsec"),
+  };
+}
+
+function isEmpty(directory: number): boolean {
+  for (const _ of names(directory)) return false;
+  return true;
+}
+
 class Applier {
-  readonly root: number;
+  readonly root: Directory;
   readonly options: ApplyOptions;
-  /** Open directories by path, the least recently used first. */
-  readonly #directories = new Map<string, number>();
+  /** Open directories by the names that the archive has for them, the least recently used first. */
+  readonly #directories = new Map<string, Directory>();
   /** Directories whose times are set at the end, when nothing more is put in them. */
   readonly #times = new Map<string, TarEntry["mtime"]>();
   /** Directories that are there because of what is in them; "" is the root. */
   readonly #implied = new Set<string>([""]);
+  /** What this layer has, where those below are in the same directory; undefined in a directory of its own. */
+  readonly #own: Set<string> | undefined;
+  /** Directories that this layer has told the attributes of. */
+  readonly #told = new Set<string>();
   readonly #buffer = alloc(1 << 20);
+  #rootName: string | undefined;
 
   constructor(root: number, options: ApplyOptions) {
-    this.root = root;
+    this.root = { fd: root, path: "" };
     this.options = options;
+    if (options.onto !== true) return;
+    this.#own = new Set([""]);
+    this.#times.set("", isEmpty(root) ? untold : mtimeOf(root));
   }
 
   close(): void {
-    for (const fd of this.#directories.values()) direct.close(fd);
+    for (const { fd } of this.#directories.values()) direct.close(fd);
     this.#directories.clear();
   }
 
   /** Forgets what is known of a path that is replaced, and of all below it. */
   #forget(path: string): void {
-    for (const [known, fd] of this.#directories) {
-      if (known !== path && !known.startsWith(`${path}/`)) continue;
+    const gone = (known: string): boolean => known === path || known.startsWith(`${path}/`);
+    for (const [known, { fd, path: real }] of this.#directories) {
+      if (!gone(known) && !gone(real)) continue;
       direct.close(fd);
       this.#directories.delete(known);
     }
-    for (const known of this.#times.keys())
-      if (known === path || known.startsWith(`${path}/`)) this.#times.delete(known);
-    for (const known of this.#implied) if (known === path || known.startsWith(`${path}/`)) this.#implied.delete(known);
+    for (const known of this.#times.keys()) if (gone(known)) this.#times.delete(known);
+    for (const set of [this.#implied, this.#told]) for (const known of set) if (gone(known)) set.delete(known);
+    if (this.#own?.has(path) === true) for (const known of this.#own) if (gone(known)) this.#own.delete(known);
   }
 
-  #remember(path: string, fd: number): number {
-    this.#directories.set(path, fd);
+  #remember(name: string, directory: Directory): Directory {
+    this.#directories.set(name, directory);
     if (this.#directories.size > mostDescriptors) {
       const [oldest] = this.#directories;
-      if (oldest !== undefined && oldest[0] !== path) {
-        direct.close(oldest[1]);
+      if (oldest !== undefined && oldest[0] !== name) {
+        direct.close(oldest[1].fd);
         this.#directories.delete(oldest[0]);
       }
     }
-    return fd;
+    return directory;
   }
 
   /** The directory of a path, made with those above it where the archive has not named them. */
-  #directory(parts: readonly string[], count: number, make: boolean): number {
+  #directory(parts: readonly string[], count: number): Directory {
     if (count === 0) return this.root;
-    const path = parts.slice(0, count).join("/");
-    const known = this.#directories.get(path);
+    const name = parts.slice(0, count).join("/");
+    const known = this.#directories.get(name);
     if (known !== undefined) {
-      this.#directories.delete(path);
-      this.#directories.set(path, known);
+      this.#directories.delete(name);
+      this.#directories.set(name, known);
       return known;
     }
-    const above = this.#directory(parts, count - 1, make);
-    const name = raw(parts[count - 1] as string);
-    let fd = attempt("openat", above, name, directoryFlags, 0);
-    if (fd === -errnoOf("ENOENT") && make) {
-      direct.mkdirat(above, name, 0o755);
-      direct.fchmodat(above, name, 0o755);
-      this.#implied.add(path);
-      fd = attempt("openat", above, name, directoryFlags, 0);
-    }
-    // A symlink of this layer where a directory is meant: it is followed inside the layer, and nowhere else.
-    if (fd === -errnoOf("ENOTDIR") || fd === -errnoOf("ELOOP")) fd = this.#through(above, name, path);
-    if (fd < 0) throw new SyscallError("openat", [above, path, directoryFlags, 0], -fd);
-    return this.#remember(path, fd);
+    const above = this.#directory(parts, count - 1);
+    return this.#remember(name, this.#step(above, parts[count - 1] as string));
   }
 
-  #through(above: number, name: Uint8Array, path: string): number {
+  #step(above: Directory, base: string): Directory {
+    const path = within(above.path, base);
+    let fd = attempt("openat", above.fd, raw(base), directoryFlags, 0);
+    const isOther = fd === -errnoOf("ENOTDIR") || fd === -errnoOf("ELOOP");
+    // What a lower layer has there is no way for this one: the directory that this one needs hides it.
+    const isLower = isOther && this.#own?.has(path) === false;
+    if (isLower) removeTree(above.fd, raw(base));
+    if (fd === -errnoOf("ENOENT") || isLower) fd = this.#imply(above, base, path);
+    // A symlink of this layer where a directory is meant: it is followed inside the layer, and nowhere else.
+    else if (isOther) return this.#through(path);
+    if (fd < 0) throw new SyscallError("openat", [above.fd, path, directoryFlags, 0], -fd);
+    if (this.#own !== undefined) {
+      if (!this.#times.has(path)) this.#times.set(path, mtimeOf(fd));
+      this.#own.add(path);
+    }
+    return { fd, path };
+  }
+
+  #imply(above: Directory, base: string, path: string): number {
+    const name = raw(base);
+    direct.mkdirat(above.fd, name, 0o755);
+    direct.fchmodat(above.fd, name, 0o755);
+    this.#implied.add(path);
+    if (this.#own !== undefined) this.#times.set(path, untold);
+    return attempt("openat", above.fd, name, directoryFlags, 0);
+  }
+
+  #through(path: string): Directory {
     // Whatever is in the way that is no symlink to a directory of this layer gives way to nothing: it is refused.
     const how = struct<number>("open_how", {
       flags: O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC,
       resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS | RESOLVE.RESOLVE_NO_XDEV,
     });
-    const fd = attempt("openat2", this.root, raw(path), how, 24);
-    void above;
-    void name;
+    const fd = attempt("openat2", this.root.fd, raw(path), how, 24);
     if (fd < 0) refuse(path, "which is not a directory, as the way to another entry");
-    return fd;
+    this.#rootName ??= nameOf(this.root.fd);
+    return { fd, path: nameOf(fd).slice(this.#rootName.length + 1) };
+  }
+
+  #placeOf(parts: readonly string[], base: string): Place {
+    const { fd, path } = this.#directory(parts, parts.length - 1);
+    return { parent: fd, base, path: within(path, base) };
   }
 
   #place(name: string): Place {
     const parts = components(name);
     const base = parts.at(-1);
     if (base === undefined) refuse(name, "which names no file");
-    return { parent: this.#directory(parts, parts.length - 1, true), base, path: parts.join("/") };
+    return this.#placeOf(parts, base);
   }
 
   /** Makes way for an entry. @returns what was there: a whiteout hides what lower layers have */
@@ -163,21 +204,20 @@ class Applier {
   }
 
   /** Makes something new; what stands in its way is removed first. */
-  #create(place: Place, make: (name: Uint8Array) => number): "nothing" | "whiteout" | "other" {
+  #create(place: Place, make: (name: Uint8Array) => number): void {
     const name = raw(place.base);
-    const made = make(name);
-    if (made >= 0) return "nothing";
-    if (made !== -errnoOf("EEXIST")) throw new SyscallError("mknodat", [place.parent, place.path, 0, 0], -made);
-    const was = this.#clear(place);
-    const again = make(name);
-    if (again < 0) throw new SyscallError("mknodat", [place.parent, place.path, 0, 0], -again);
-    return was;
+    let made = make(name);
+    if (made === -errnoOf("EEXIST")) {
+      this.#clear(place);
+      made = make(name);
+    }
+    if (made < 0) throw new SyscallError("mknodat", [place.parent, place.path, 0, 0], -made);
+    this.#own?.add(place.path);
   }
 
   #setXattrs(path: string | number, entry: TarEntry): void {
     for (const [name, value] of entry.xattrs) {
-      // Overlay's own attributes would let a layer speak for the kernel; they are never taken from an archive.
-      if (name.startsWith("trusted.overlay.") || name.startsWith("user.overlay.")) continue;
+      if (isOverlays(name)) continue;
       const bytes = alloc(value.byteLength);
       bytes.set(value);
       const label = raw(name);
@@ -200,6 +240,7 @@ class Applier {
     if (entry.type === "directory") {
       this.#times.set(place.path, entry.mtime);
       this.#implied.delete(place.path);
+      this.#told.add(place.path);
     } else direct.utimensat(place.parent, name, timesOf(entry.mtime), AT.AT_SYMLINK_NOFOLLOW);
   }
 
@@ -244,13 +285,16 @@ class Applier {
     const made = attempt("mkdirat", place.parent, name, 0o700);
     if (made === -errnoOf("EEXIST")) {
       const fd = attempt("openat", place.parent, name, directoryFlags, 0);
-      if (fd >= 0) direct.close(fd);
-      else {
+      if (fd >= 0) {
+        if (this.#own !== undefined && !this.#told.has(place.path)) clearXattrs(`/proc/self/fd/${fd}/.`);
+        direct.close(fd);
+      } else {
         const was = this.#clear(place);
         direct.mkdirat(place.parent, name, 0o700);
         if (was === "whiteout") this.#opaque(place.parent, place.base);
       }
     } else if (made < 0) throw new SyscallError("mkdirat", [place.parent, place.path, 0o700], -made);
+    this.#own?.add(place.path);
     this.#finish(place, entry);
   }
 
@@ -261,17 +305,34 @@ class Applier {
       attempt("linkat", target.parent, raw(target.base), place.parent, name, 0);
     if (attempt("faccessat2", target.parent, raw(target.base), 0, AT.AT_SYMLINK_NOFOLLOW) < 0)
       await this.#copyUp(target, entry);
+    else if (this.#own?.has(target.path) === false) this.#takeOver(target);
     this.#create(place, link);
+  }
+
+  /** A file that lower layers have becomes one of this layer: other names that they have for it keep the old one. */
+  #takeOver(target: Place): void {
+    const name = raw(target.base);
+    const fd = attempt("openat", target.parent, name, fileFlags, 0);
+    // What is no file is linked as it is.
+    if (fd < 0) return;
+    using from = new OwnedFd(fd);
+    const stat = alloc(256);
+    direct.statx(from.fd, "", AT.AT_EMPTY_PATH, 0xfff, stat);
+    this.#own?.add(target.path);
+    if ((readField("statx", stat, "stx_mode") & S.S_IFMT) !== S.S_IFREG || readField("statx", stat, "stx_nlink") === 1)
+      return;
+    direct.unlinkat(target.parent, name, 0);
+    this.#copy(from.fd, target);
   }
 
   /** A hard link to a file of a lower layer: the file is copied into this one first, as overlay does when it is written. */
   async #copyUp(target: Place, entry: TarEntry): Promise<void> {
     const how = struct<number>("open_how", {
-      flags: O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC | O.O_NONBLOCK,
+      flags: fileFlags,
       resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS,
     });
-    for (const lower of await this.options.lowers()) {
-      using directory = new OwnedFd(direct.openat(-100, lower, directoryFlags, 0));
+    for (const lower of this.options.onto === true ? [] : await this.options.lowers()) {
+      using directory = new OwnedFd(direct.openat(AT_FDCWD, lower, directoryFlags, 0));
       const fd = attempt("openat2", directory.fd, raw(target.path), how, 24);
       if (fd < 0) continue;
       using from = new OwnedFd(fd);
@@ -290,46 +351,82 @@ class Applier {
     if ((get("stx_mode") & S.S_IFMT) !== S.S_IFREG) return false;
     const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
     using to = new OwnedFd(direct.openat(target.parent, raw(target.base), flags, 0o600));
-    while (direct.copy_file_range(from, null, to.fd, null, 1 << 30, 0) > 0);
+    copyData(from, to.fd, this.#buffer);
     direct.fchown(to.fd, get("stx_uid"), get("stx_gid"));
     direct.fchmod(to.fd, get("stx_mode") & 0o7777);
-    const value = alloc(65_536);
-    const size = attempt("fgetxattr", from, "security.capability", value, value.byteLength);
-    if (size > 0) direct.fsetxattr(to.fd, "security.capability", value, size, 0);
+    copyXattrs(from, to.fd);
     const mtime = { seconds: get("stx_mtime_sec"), nanoseconds: get("stx_mtime_nsec") };
     direct.utimensat(to.fd, null, timesOf(mtime), 0);
     return true;
   }
 
   /** A whiteout hides what lower layers have, never what this one has, before it or behind it. */
-  #whiteout(name: string, parts: readonly string[]): void {
-    const base = parts.at(-1) as string;
-    const hidden = base.slice(whiteoutPrefix.length);
-    const parent = this.#directory(parts, parts.length - 1, true);
-    if (base === opaqueName) {
-      const above = parts.slice(0, -1);
-      const holder = above.length === 0 ? this.root : this.#directory(above, above.length - 1, true);
-      this.#opaque(holder, above.at(-1) ?? ".");
+  #whiteout(entry: TarEntry, parts: readonly string[]): void {
+    const parent = this.#directory(parts, parts.length - 1);
+    const hidden = hiddenBy(entry, parts.at(-1) as string);
+    if (hidden === undefined) return;
+    if (this.#own !== undefined) {
+      this.#remove(parent, hidden, this.#own);
       return;
     }
-    // What aufs kept for itself.
-    if (hidden.startsWith(whiteoutPrefix)) return;
-    if (hidden === "" || hidden === "." || hidden === "..") refuse(name, "a whiteout of no file");
-    const made = attempt("mknodat", parent, raw(hidden), S.S_IFCHR, 0);
+    if (hidden === true) {
+      this.#opaque(parent.fd, ".");
+      return;
+    }
+    const made = attempt("mknodat", parent.fd, raw(hidden), S.S_IFCHR, 0);
     if (made === -errnoOf("EEXIST")) {
-      const fd = attempt("openat", parent, raw(hidden), directoryFlags, 0);
+      const fd = attempt("openat", parent.fd, raw(hidden), directoryFlags, 0);
       if (fd < 0) return;
       direct.close(fd);
-      this.#opaque(parent, hidden);
-    } else if (made < 0) throw new SyscallError("mknodat", [parent, hidden, S.S_IFCHR, 0], -made);
+      this.#opaque(parent.fd, hidden);
+    } else if (made < 0) throw new SyscallError("mknodat", [parent.fd, hidden, S.S_IFCHR, 0], -made);
+  }
+
+  /** The same where those below are in this directory: what they have goes. */
+  #remove(parent: Directory, hidden: string | true, own: ReadonlySet<string>): void {
+    if (hidden === true) {
+      this.#removeBelow(parent, own);
+      return;
+    }
+    const path = within(parent.path, hidden);
+    const name = raw(hidden);
+    if (!own.has(path)) {
+      removeTree(parent.fd, name);
+      return;
+    }
+    const fd = attempt("openat", parent.fd, name, directoryFlags, 0);
+    if (fd < 0) return;
+    using directory = new OwnedFd(fd);
+    this.#removeBelow({ fd: directory.fd, path }, own);
+  }
+
+  #removeBelow(directory: Directory, own: ReadonlySet<string>): void {
+    using opened = new OwnedFd(direct.openat(directory.fd, ".", O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+    for (const name of [...names(opened.fd)]) {
+      const path = within(directory.path, Buffer.from(name.subarray(0, -1)).toString("latin1"));
+      if (!own.has(path)) {
+        removeTree(opened.fd, name);
+        continue;
+      }
+      const fd = attempt("openat", opened.fd, name, directoryFlags, 0);
+      if (fd < 0) continue;
+      using below = new OwnedFd(fd);
+      this.#removeBelow({ fd: below.fd, path }, own);
+      if (!this.#told.has(path)) this.#untell(opened.fd, name, path, below.fd);
+    }
+  }
+
+  /** A directory that layers below have described, and this one only has things in: nothing is known of it any more. */
+  #untell(parent: number, name: Uint8Array, path: string, fd: number): void {
+    direct.fchownat(parent, name, 0, 0, AT.AT_SYMLINK_NOFOLLOW);
+    direct.fchmodat(parent, name, 0o755);
+    clearXattrs(`/proc/self/fd/${fd}/.`);
+    this.#times.set(path, untold);
   }
 
   #node(place: Place, entry: TarEntry): void {
     const kind = { char: S.S_IFCHR, block: S.S_IFBLK, fifo: S.S_IFIFO }[entry.type as "char" | "block" | "fifo"];
-    if (entry.type === "char" && entry.major === 0 && entry.minor === 0)
-      refuse(entry.name, "the device 0:0, which is a whiteout to overlay");
-    if (entry.major < 0 || entry.major > 0xfff || entry.minor < 0 || entry.minor > 0xfffff)
-      refuse(entry.name, "no such device");
+    checkDevice(entry);
     const device = (entry.minor & 0xff) | (entry.major << 8) | ((entry.minor & ~0xff) << 12);
     this.#create(place, (name) => attempt("mknodat", place.parent, name, kind | 0o600, device));
     this.#finish(place, entry);
@@ -338,11 +435,14 @@ class Applier {
   /** The archive's "./": the root's own owner, mode and time. */
   #rootEntry(entry: TarEntry): void {
     if (entry.type !== "directory") refuse(entry.name, "which names no file");
-    direct.fchownat(this.root, ".", entry.uid, entry.gid, 0);
-    direct.fchmodat(this.root, ".", entry.mode);
-    if (entry.xattrs.size > 0) this.#setXattrs(`/proc/self/fd/${this.root}/.`, entry);
+    const { fd } = this.root;
+    if (this.#own !== undefined && !this.#told.has("")) clearXattrs(`/proc/self/fd/${fd}/.`);
+    direct.fchownat(fd, ".", entry.uid, entry.gid, 0);
+    direct.fchmodat(fd, ".", entry.mode);
+    if (entry.xattrs.size > 0) this.#setXattrs(`/proc/self/fd/${fd}/.`, entry);
     this.#times.set("", entry.mtime);
     this.#implied.delete("");
+    this.#told.add("");
   }
 
   async apply(entry: TarEntry, source: ByteSource): Promise<void> {
@@ -353,12 +453,12 @@ class Applier {
       return;
     }
     if (base.startsWith(whiteoutPrefix)) {
-      this.#whiteout(entry.name, parts);
+      this.#whiteout(entry, parts);
       await source.skip(entry.size);
       return;
     }
     for (const part of parts) if (part.startsWith(whiteoutPrefix)) refuse(entry.name, "an entry inside a whiteout");
-    const place: Place = { parent: this.#directory(parts, parts.length - 1, true), base, path: parts.join("/") };
+    const place = this.#placeOf(parts, base);
     switch (entry.type) {
       case "file":
         return this.#file(place, entry, source);
@@ -383,7 +483,8 @@ class Applier {
 
   /** What the archive has not said of its directories, from the layers below. */
   async finishImplied(): Promise<void> {
-    if (this.#implied.size > 0) inheritAttributes(this.root, this.#implied, await this.options.lowers());
+    if (this.options.onto === true || this.#implied.size === 0) return;
+    inheritAttributes(this.root.fd, this.#implied, await this.options.lowers());
   }
 
   /** Directories' times, those deepest first. */
@@ -391,17 +492,17 @@ class Applier {
     for (const [path, mtime] of [...this.#times].reverse()) {
       const parts = path.split("/");
       const times = timesOf(mtime);
-      if (path === "") direct.utimensat(this.root, ".", times, 0);
+      if (path === "") direct.utimensat(this.root.fd, ".", times, 0);
       else {
-        const parent = this.#directory(parts, parts.length - 1, false);
-        direct.utimensat(parent, raw(parts.at(-1) as string), times, AT.AT_SYMLINK_NOFOLLOW);
+        const { fd } = this.#directory(parts, parts.length - 1);
+        direct.utimensat(fd, raw(parts.at(-1) as string), times, AT.AT_SYMLINK_NOFOLLOW);
       }
     }
   }
 }
 
 /**
- * Applies a plain tar to an empty directory. umask must be 0 to the caller's liking: every mode is set explicitly.
+ * Applies a plain tar to a directory. umask must be 0 to the caller's liking: every mode is set explicitly.
  * @param root a descriptor of the directory
  * @throws OciboxError INVALID naming the entry that is refused; SyscallError where the kernel refuses
  */

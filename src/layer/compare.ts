@@ -51,9 +51,40 @@ function attributesOf(directory: number, name: Uint8Array): string {
     .join(" ");
 }
 
+const pieceSize = 1 << 20;
+
+function read(fd: number, into: Uint8Array): number {
+  let at = 0;
+  for (; at < into.byteLength; ) {
+    const got = direct.read(fd, at === 0 ? into : into.subarray(at), into.byteLength - at);
+    if (got === 0) break;
+    at += got;
+  }
+  return at;
+}
+
+/** Whether the files of a name in two directories have the same bytes. One that is not there is no other's same. */
+export function sameFile(
+  a: number,
+  b: number,
+  name: string | Uint8Array,
+  [one, two] = [alloc(pieceSize), alloc(pieceSize)],
+): boolean {
+  const flags = O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC;
+  using first = new OwnedFd(direct.openat(a, name, flags, 0));
+  const fd = attempt("openat", b, name, flags, 0);
+  if (fd < 0) return false;
+  using second = new OwnedFd(fd);
+  for (;;) {
+    const got = read(first.fd, one);
+    if (read(second.fd, two) !== got) return false;
+    if (got === 0) return true;
+    if (Buffer.compare(one.subarray(0, got), two.subarray(0, got)) !== 0) return false;
+  }
+}
+
 class Comparison {
-  readonly #a = alloc(1 << 20);
-  readonly #b = alloc(1 << 20);
+  readonly #pieces: [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>] = [alloc(pieceSize), alloc(pieceSize)];
 
   constructor(readonly signal: AbortSignal | undefined) {}
 
@@ -63,19 +94,6 @@ class Comparison {
     return stat;
   }
 
-  #sameContents(a: number, b: number, name: Uint8Array): boolean {
-    const flags = O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC;
-    using first = new OwnedFd(direct.openat(a, name, flags, 0));
-    using second = new OwnedFd(direct.openat(b, name, flags, 0));
-    for (;;) {
-      const got = direct.read(first.fd, this.#a, this.#a.byteLength);
-      const other = direct.read(second.fd, this.#b, this.#b.byteLength);
-      if (got !== other) return false;
-      if (got === 0) return true;
-      if (Buffer.compare(this.#a.subarray(0, got), this.#b.subarray(0, got)) !== 0) return false;
-    }
-  }
-
   #different(a: number, b: number, name: Uint8Array, path: string): string | undefined {
     const [first, second] = [this.#stat(a, name), this.#stat(b, name)];
     const kind = readField("statx", first, "stx_mode") & S.S_IFMT;
@@ -83,7 +101,7 @@ class Comparison {
     // What is in a directory says more than the time that it was changed at.
     const below = kind === S.S_IFDIR ? this.#below(a, b, name, path) : undefined;
     if (below !== undefined) return below;
-    if (kind === S.S_IFREG && !this.#sameContents(a, b, name)) return `"${path}" has other contents`;
+    if (kind === S.S_IFREG && !sameFile(a, b, name, this.#pieces)) return `"${path}" has other contents`;
     if (kind === S.S_IFLNK && textOf(a, name) !== textOf(b, name)) return `"${path}" leads somewhere else`;
     for (const field of compared)
       if (readField("statx", first, field) !== readField("statx", second, field))

@@ -24,6 +24,24 @@ function pathOf(fd: number, name: Uint8Array): Uint8Array {
   return path;
 }
 
+/** All that is left to be read of one file, to where the other stands. */
+export function copyData(from: number, to: number, buffer = alloc(1 << 20)): void {
+  for (;;) {
+    const got = attempt("copy_file_range", from, null, to, null, piece, 0);
+    if (got === 0) return;
+    if (got > 0) continue;
+    // Between file systems that know nothing of each other.
+    if (![errnoOf("EXDEV"), errnoOf("EINVAL"), errnoOf("EOPNOTSUPP"), errnoOf("ENOSYS")].includes(-got))
+      direct.copy_file_range(from, null, to, null, piece, 0);
+    break;
+  }
+  for (;;) {
+    const got = direct.read(from, buffer, buffer.byteLength);
+    if (got === 0) return;
+    for (let at = 0; at < got; ) at += direct.write(to, at === 0 ? buffer : buffer.subarray(at), got - at);
+  }
+}
+
 class Copier {
   readonly #stat = alloc(256);
   /** The first name of each file that has several, from the top of the copy. */
@@ -91,20 +109,7 @@ class Copier {
       direct.openat(to, as, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC, 0o600),
     );
     if (attempt("ioctl", copy.fd, IOCTL.FICLONE, source.fd) >= 0) return;
-    for (;;) {
-      const got = attempt("copy_file_range", source.fd, null, copy.fd, null, piece, 0);
-      if (got === 0) return;
-      if (got > 0) continue;
-      // Between file systems that know nothing of each other.
-      if (![errnoOf("EXDEV"), errnoOf("EINVAL"), errnoOf("EOPNOTSUPP"), errnoOf("ENOSYS")].includes(-got))
-        direct.copy_file_range(source.fd, null, copy.fd, null, piece, 0);
-      break;
-    }
-    for (;;) {
-      const got = direct.read(source.fd, this.#buffer, this.#buffer.byteLength);
-      if (got === 0) return;
-      for (let at = 0; at < got; ) at += direct.write(copy.fd, this.#buffer.slice(at, got), got - at);
-    }
+    copyData(source.fd, copy.fd, this.#buffer);
   }
 
   #directory(from: number, name: Uint8Array, to: number, as: Uint8Array, path: Uint8Array): void {

@@ -2,7 +2,7 @@
  * Directories that a layer has things in without naming them itself. In an overlay the layer's own directory hides the
  * attributes of those below, so it is given theirs: what unpacking layer upon layer into one directory would leave.
  */
-import { copyAttributes, timesOf } from "../../ffi/attributes.ts";
+import { type Attributes, copyAttributes, readAttributes, timesOf } from "../../ffi/attributes.ts";
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
@@ -37,19 +37,34 @@ function find(layer: OwnedFd, parts: readonly string[]): OwnedFd | "absent" | "h
   return at;
 }
 
-function inherit(parts: readonly string[], own: OwnedFd, lowers: readonly string[]): void {
-  const to = `/proc/self/fd/${own.fd}/.`;
+/** The directory that a layer's own lies upon, in the uppermost layer that has it; undefined where none is seen. */
+function below(parts: readonly string[], lowers: readonly string[]): OwnedFd | undefined {
   for (const lower of lowers) {
     using layer = new OwnedFd(direct.openat(AT_FDCWD, lower, directoryFlags, 0));
     const found = find(layer, parts);
-    if (found === "absent") continue;
-    if (found === "hidden") break;
-    using from = found;
-    copyAttributes(`/proc/self/fd/${from.fd}/.`, to);
-    return;
+    if (found === "hidden") return undefined;
+    if (found === layer) return new OwnedFd(direct.openat(layer.fd, ".", directoryFlags, 0));
+    if (found !== "absent") return found;
   }
+  return undefined;
+}
+
+/**
+ * How the directory is that a layer's own lies upon.
+ * @param parts of its name; none for the root
+ * @param lowers layers below, the uppermost first
+ */
+export function attributesBelow(parts: readonly string[], lowers: readonly string[]): Attributes | undefined {
+  using found = below(parts, lowers);
+  return found === undefined ? undefined : readAttributes(`/proc/self/fd/${found.fd}/.`);
+}
+
+function inherit(parts: readonly string[], own: OwnedFd, lowers: readonly string[]): void {
+  const to = `/proc/self/fd/${own.fd}/.`;
+  using from = below(parts, lowers);
+  if (from !== undefined) copyAttributes(`/proc/self/fd/${from.fd}/.`, to);
   // Nobody has said when: the same each time, and not the time of unpacking.
-  direct.utimensat(AT_FDCWD, to, timesOf({ seconds: 0, nanoseconds: 0 }), 0);
+  else direct.utimensat(AT_FDCWD, to, timesOf({ seconds: 0, nanoseconds: 0 }), 0);
 }
 
 /**

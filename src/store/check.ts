@@ -1,25 +1,26 @@
 /**
- * Verifying a store: every blob by its digest, every image by what it names, every unpacked layer by unpacking it again
- * beside it. And mending one: what is damaged goes, and what is missing is fetched by the name that an image has.
+ * Verifying a store: every blob by its digest, every image by what it names, every layer by making it again beside
+ * what is there. And mending one: what is damaged goes, and what is missing is fetched by the name that an image has.
  */
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { namesIn } from "../../ffi/files.ts";
 import { OciboxError, reason } from "../errors.ts";
-import { applyLayer } from "../layer/apply.ts";
-import { firstDifference } from "../layer/compare.ts";
-import { decompress } from "../layer/decompress.ts";
-import { ByteSource } from "../layer/tar.ts";
+import { firstDifference, sameFile } from "../layer/compare.ts";
 import { type Digest, hexOf } from "../spec/digest.ts";
 import { emptyTrash, toTrash } from "./collect.ts";
-import { streamFile } from "./disk.ts";
-import { refName, type Store, type StoredImage } from "./store.ts";
+import { exists, streamFile } from "./disk.ts";
+import { layerFolders, needed, type Snapshotter, snapshotters } from "./snapshotter.ts";
+import { chainsOf, refName, type Store, type StoredImage } from "./store.ts";
 import { workspace } from "./temporary.ts";
+import { type Layer, LayerViews, unpackLayer, unpackTree } from "./unpack.ts";
 
 export interface Problem {
   /** "blob", "image" or "layer" */
   readonly kind: string;
+  /** Below the store's root: what is to be removed. */
+  readonly path?: string;
   /** What it is of: digits, or a name. */
   readonly of: string;
   readonly what: string;
@@ -34,8 +35,6 @@ export interface CheckOptions {
   /** Called before each blob and layer. */
   readonly looking?: (what: string) => void;
 }
-
-const mostRatio = Number.MAX_SAFE_INTEGER;
 
 async function digestOf(path: string, signal: AbortSignal): Promise<string> {
   const hasher = new Bun.CryptoHasher("sha256");
@@ -58,7 +57,7 @@ function shownName(image: StoredImage): string {
 class Check {
   readonly problems: Problem[] = [];
   readonly #damaged = new Set<string>();
-  #layers = new Set<string>();
+  readonly #looked = new Set<string>();
 
   constructor(
     readonly store: Store,
@@ -90,6 +89,7 @@ class Check {
       this.problems.push({
         kind: "blob",
         of: name,
+        path: `image/blobs/sha256/${name}`,
         what: `its contents have the digest ${found.slice(0, 12)}`,
         images: users.map((image) => image.manifestDescriptor.digest),
       });
@@ -106,47 +106,75 @@ class Check {
           what: `the blob ${digest} is missing or cut short`,
           images: spoiled,
         });
-    for (const { chainId } of image.layers)
-      if (!this.store.hasLayer(chainId))
+    const chains = chainsOf(image);
+    if (snapshotters.some((kind) => this.store.isUnpacked(kind, chains))) return;
+    const kind = this.store.snapshotter ?? "overlay";
+    for (const chainId of needed(kind, chains))
+      if (!this.store.hasLayer(kind, chainId))
         this.problems.push({ kind: "layer", of: hexOf(chainId), what: "it is not unpacked", images: spoiled });
   }
 
-  /** Each layer of the image once more, in a directory of its own, and compared with what is there. */
+  /** Each layer of the image once more, in a place of its own, and compared with what is there. */
   async #unpacked(image: StoredImage): Promise<void> {
-    for (const [index, layer] of image.layers.entries()) {
-      const name = hexOf(layer.chainId);
-      const path = `${this.store.root}/layers/${name}`;
-      const there = attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
-      if (this.#layers.has(name) || !there || this.#damaged.has(hexOf(layer.descriptor.digest))) continue;
-      this.#layers.add(name);
-      this.options.looking?.(`layer ${name.slice(0, 12)}`);
-      const what = await this.#difference(image, index, path);
-      if (what !== undefined)
-        this.problems.push({ kind: "layer", of: name, what, images: [image.manifestDescriptor.digest] });
-    }
+    const layers = image.layers.map((layer, index): Layer => ({ ...layer, index }));
+    if (layers.some((layer) => this.#damaged.has(hexOf(layer.descriptor.digest)))) return;
+    for (const kind of snapshotters)
+      for (const chainId of needed(kind, chainsOf(image))) {
+        const path = `${layerFolders[kind]}/${hexOf(chainId)}`;
+        if (this.#looked.has(path) || !exists(`${this.store.root}/${path}`)) continue;
+        this.#looked.add(path);
+        this.options.looking?.(`layer ${hexOf(chainId).slice(0, 12)}`);
+        const upTo = layers.slice(0, layers.findIndex((layer) => layer.chainId === chainId) + 1);
+        const what = await this.#difference(kind, upTo, `${this.store.root}/${path}`);
+        if (what !== undefined)
+          this.problems.push({
+            kind: "layer",
+            of: hexOf(chainId),
+            path,
+            what,
+            images: [image.manifestDescriptor.digest],
+          });
+      }
   }
 
-  async #difference(image: StoredImage, index: number, path: string): Promise<string | undefined> {
+  /** @param layers the last is the one that is looked at */
+  async #difference(kind: Snapshotter, layers: readonly Layer[], path: string): Promise<string | undefined> {
     using owned = new DisposableStack();
     const fresh = `${workspace(this.store, owned)}/layer`;
-    direct.mkdirat(AT_FDCWD, fresh, 0o755);
-    const flags = O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC;
-    using root = new OwnedFd(direct.openat(AT_FDCWD, fresh, flags, 0));
-    const layer = image.layers[index] as StoredImage["layers"][number];
-    const lowers = image.layers
-      .slice(0, index)
-      .map(({ chainId }) => this.store.layerPath(chainId))
-      .reverse();
+    const blob = ({ descriptor }: Layer): AsyncIterable<Uint8Array> =>
+      streamFile(this.store.blobPath(descriptor.digest));
     try {
-      const raw = streamFile(this.store.blobPath(layer.descriptor.digest));
-      const plain = decompress(layer.descriptor.mediaType, raw);
-      await applyLayer(root.fd, new ByteSource(plain), { lowers: () => Promise.resolve(lowers), most: mostRatio });
+      if (kind === "copy") await unpackTree(layers, fresh, blob);
+      else await this.#unpackOne(kind, layers, fresh, blob);
     } catch (error) {
       return `it cannot be unpacked again: ${reason(error)}`;
     }
+    const flags = O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC;
+    using expected = new OwnedFd(direct.openat(AT_FDCWD, fresh, flags, 0));
     using there = new OwnedFd(direct.openat(AT_FDCWD, path, flags, 0));
-    return firstDifference(root.fd, there.fd, this.options.signal);
+    return kind === "erofs"
+      ? differentFile(expected.fd, there.fd)
+      : firstDifference(expected.fd, there.fd, this.options.signal);
   }
+
+  async #unpackOne(
+    kind: "overlay" | "erofs",
+    layers: readonly Layer[],
+    place: string,
+    blob: (layer: Layer) => AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    using views = new LayerViews(kind);
+    const below = layers.slice(0, -1).map(({ chainId }) => this.store.layerPath(kind, chainId));
+    const lowers = (): Promise<string[]> => Promise.resolve(below.map((each) => views.path(each)).reverse());
+    const layer = layers.at(-1) as Layer;
+    await unpackLayer(kind, { layer, raw: blob(layer), place, lowers });
+  }
+}
+
+/** When the files were written says nothing. */
+function differentFile(expected: number, actual: number): string | undefined {
+  for (const name of ["index", "data"]) if (!sameFile(expected, actual, name)) return `its ${name} has other contents`;
+  return undefined;
 }
 
 /** @returns what is wrong; nothing where all is well */
@@ -176,9 +204,8 @@ export async function discardDamaged(
       const name = entry.annotations?.[refName];
       if (name !== undefined) names.set(entry.digest, [...(names.get(entry.digest) ?? []), name]);
     }
-    for (const { kind, of, images } of problems) {
-      if (kind === "blob") toTrash(store, `image/blobs/sha256/${of}`);
-      if (kind === "layer") toTrash(store, `layers/${of}`);
+    for (const { path, images } of problems) {
+      if (path !== undefined) toTrash(store, path);
       for (const digest of images) spoiled.set(digest, names.get(digest) ?? []);
     }
   }

@@ -9,6 +9,7 @@ import { namesIn, readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree, sizeOfTree } from "../layer/remove-tree.ts";
 import { type ChainId, type Digest, hexOf } from "../spec/digest.ts";
+import { layerFolders } from "./snapshotter.ts";
 import { refName, type Store, type StoredImage } from "./store.ts";
 import { reclaim } from "./temporary.ts";
 
@@ -82,8 +83,8 @@ function takeNames(store: Store, word: string, options: RemoveOptions): string[]
   return lines;
 }
 
-/** What must stay: hexadecimal digits of blobs and of layers. */
-function needed(store: Store, images: readonly StoredImage[]): { blobs: Set<string>; layers: Set<string> } {
+/** What must stay: hexadecimal digits of blobs and of layers, however they are kept. */
+function stays(store: Store, images: readonly StoredImage[]): { blobs: Set<string>; layers: Set<string> } {
   const blobs = new Set<string>();
   const layers = new Set<string>();
   for (const image of images) {
@@ -114,9 +115,9 @@ async function collect(store: Store, drop: Drop = () => false): Promise<number> 
     dropped = gone.length;
     const { images, damaged } = gone.length === 0 ? before : store.inventory();
     if (damaged.length === 0) {
-      const { blobs, layers } = needed(store, images);
+      const { blobs, layers } = stays(store, images);
       discard(store, "image/blobs/sha256", blobs);
-      discard(store, "layers", layers);
+      for (const folder of Object.values(layerFolders)) discard(store, folder, layers);
     }
     // Plans of images that may be gone: they are compiled again.
     discard(store, "plans", new Set());
@@ -176,7 +177,7 @@ export function usageOf(store: Store): Usage {
   const below = (name: string): number => bytesBelow(`${store.root}/${name}`);
   return {
     blobs: below("image"),
-    layers: below("layers"),
+    layers: Object.values(layerFolders).reduce((sum, folder) => sum + below(folder), 0),
     containers: below("containers"),
     other: below("tmp") + below("trash") + below("plans"),
   };

@@ -2,14 +2,10 @@
  * Pulling: a registry's streams into the store. Each layer is verified three times over while it streams: size and
  * digest of the blob, DiffID of the plain tar. An image gets its name when all of it is there, and not before.
  */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
-import { OwnedFd } from "../../ffi/fd.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
-import { applyLayer } from "../layer/apply.ts";
-import { decompress } from "../layer/decompress.ts";
-import { ByteSource } from "../layer/tar.ts";
 import { canonical, type Reference } from "../reference/reference.ts";
 import type { Repository } from "../registry/repository.ts";
 import { type ChainId, chainIds, type DiffId, type Digest, hexOf } from "../spec/digest.ts";
@@ -17,9 +13,13 @@ import type { Descriptor, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeManifestOrIndex } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches, selectPlatform, showPlatform } from "../spec/platform.ts";
 import type { PullEvents } from "../spec/progress.ts";
-import { openForWriting, renameDurably, storeError, streamFile, syncDirectory, writeAll } from "./disk.ts";
+import { openForWriting, renameDurably, storeError, streamFile } from "./disk.ts";
+import { chooseSnapshotter } from "./probe.ts";
+import type { Snapshotter } from "./snapshotter.ts";
 import type { Store, StoredImage } from "./store.ts";
+import { counted, kept } from "./streams.ts";
 import { reclaim, workspace } from "./temporary.ts";
+import { type Layer, LayerViews, publish, unpackLayer, unpackTree } from "./unpack.ts";
 
 export interface PullOptions {
   readonly platform?: Platform;
@@ -32,9 +32,6 @@ export interface PullOptions {
 const atOnce = 3;
 const mostNesting = 2;
 const mostConfig = 8 << 20;
-/** A plain layer larger than this and than 500 times its blob is a bomb and nothing else. */
-const bombFrom = 1 << 30;
-const bombRatio = 500;
 
 interface Resolved {
   readonly descriptor: Descriptor;
@@ -105,36 +102,6 @@ async function whole(stream: AsyncIterable<Uint8Array>, most: number, what: stri
   return Buffer.concat(parts);
 }
 
-/** A stream whose bytes are hashed and counted on their way. */
-async function* counted(
-  stream: AsyncIterable<Uint8Array>,
-  hasher: Bun.CryptoHasher,
-  onBytes: (total: number) => void,
-): AsyncGenerator<Uint8Array> {
-  let total = 0;
-  for await (const chunk of stream) {
-    hasher.update(chunk);
-    total += chunk.byteLength;
-    onBytes(total);
-    yield chunk;
-  }
-}
-
-/** The same stream, written to a file as it goes by. */
-async function* kept(stream: AsyncIterable<Uint8Array>, fd: number): AsyncGenerator<Uint8Array> {
-  for await (const chunk of stream) {
-    writeAll(fd, chunk);
-    yield chunk;
-  }
-}
-
-interface Layer {
-  readonly descriptor: Descriptor;
-  readonly diffId: DiffId;
-  readonly chainId: ChainId;
-  readonly index: number;
-}
-
 /** One pull's work on its layers. */
 class Puller {
   downloaded = 0;
@@ -144,10 +111,12 @@ class Puller {
   constructor(
     readonly store: Store,
     readonly repository: Repository,
-    readonly options: PullOptions,
+    readonly options: Pick<PullOptions, "events" | "signal">,
     /** A directory of this process's own. */
     readonly temporary: string,
     readonly layers: readonly Layer[],
+    readonly kind: Snapshotter,
+    readonly views: LayerViews,
   ) {}
 
   /** All layers, a few at once; the first failure ends the others. */
@@ -175,6 +144,7 @@ class Puller {
     };
     await Promise.all(Array.from({ length: atOnce }, worker));
     if (failure !== undefined) throw failure;
+    if (this.kind === "copy") await this.tree();
   }
 
   /** A digest that stands in the manifest twice is fetched once: the second waits, and then finds the blob. */
@@ -195,26 +165,44 @@ class Puller {
   }
 
   async fetch(layer: Layer): Promise<void> {
-    const { store } = this;
+    const { store, kind } = this;
     const { events } = this.options;
     const { digest, size } = layer.descriptor;
     const haveBlob = store.hasBlob(digest, size);
-    const haveLayer = store.hasLayer(layer.chainId);
-    if (haveBlob && haveLayer) {
+    const unpack = kind !== "copy" && !store.hasLayer(kind, layer.chainId) ? kind : undefined;
+    if (haveBlob && unpack === undefined) {
       events.layerState(digest, "exists");
       return;
     }
     events.layerState(digest, haveBlob ? "applying" : "downloading");
-    await this.stream(layer, haveBlob, haveLayer);
+    await this.stream(layer, haveBlob, unpack);
     events.layerState(digest, "done");
   }
 
-  /** From the registry or the disk through the checks to the disk: the blob, and the layer's directory. */
-  async stream(layer: Layer, haveBlob: boolean, haveLayer: boolean): Promise<void> {
-    const { store, repository, options, temporary } = this;
-    const { digest, size } = layer.descriptor;
+  /** From the registry or the disk through the checks to the disk: the blob, and what is mounted. */
+  async stream(layer: Layer, haveBlob: boolean, unpack: "overlay" | "erofs" | undefined): Promise<void> {
+    const { store, temporary } = this;
+    const { digest } = layer.descriptor;
     const blobTemporary = `${temporary}/${hexOf(digest)}`;
-    const directory = `${temporary}/${layer.index}`;
+    const place = `${temporary}/${layer.index}`;
+    const blob = this.blob(layer, haveBlob);
+    using file = haveBlob ? undefined : openForWriting(blobTemporary);
+    const raw = file === undefined ? blob.stream : kept(blob.stream, file.fd);
+    if (unpack === undefined) for await (const _ of raw);
+    else await unpackLayer(unpack, { layer, raw, place, lowers: () => this.lowers(layer) });
+    blob.verify();
+    if (file !== undefined) {
+      direct.fsync(file.fd);
+      renameDurably(blobTemporary, store.newBlobPath(digest));
+      this.downloaded += layer.descriptor.size;
+    }
+    if (unpack !== undefined) publish(store, unpack, layer.chainId, place);
+  }
+
+  /** A layer's blob, and the check of its size and digest for when all of it has been read. */
+  blob({ descriptor }: Layer, haveBlob: boolean): { stream: AsyncIterable<Uint8Array>; verify(): void } {
+    const { store, repository, options } = this;
+    const { digest, size } = descriptor;
     const hasher = new Bun.CryptoHasher("sha256");
     let total = 0;
     const onBytes = (count: number): void => {
@@ -226,72 +214,87 @@ class Puller {
     const source = haveBlob
       ? streamFile(store.blobPath(digest))
       : repository.blob({ digest, size }, { signal: options.signal });
-    using file = haveBlob ? undefined : openForWriting(blobTemporary);
-    const counting = counted(source, hasher, onBytes);
-    const raw = file === undefined ? counting : kept(counting, file.fd);
-    if (haveLayer) for await (const _ of raw);
-    else await this.unpack(layer, raw, directory);
-    const found = `sha256:${hasher.digest("hex")}`;
-    if (found !== digest || total !== size)
-      throw new OciboxError(
-        "DIGEST_MISMATCH",
-        `the layer ${digest} has the digest ${found} and ${total} of ${size} bytes`,
-        {
-          hint: haveBlob
-            ? `remove "${store.blobPath(digest)}" and pull again`
-            : "the registry or something on the way is at fault",
-        },
-      );
-    if (file !== undefined) {
-      direct.fsync(file.fd);
-      renameDurably(blobTemporary, store.newBlobPath(digest));
-      this.downloaded += size;
-    }
-    if (!haveLayer) this.publish(layer, directory);
-  }
-
-  async unpack(layer: Layer, raw: AsyncIterable<Uint8Array>, directory: string): Promise<void> {
-    const hasher = new Bun.CryptoHasher("sha256");
-    const { size } = layer.descriptor;
-    const onBytes = (total: number): void => {
-      if (total > bombFrom && total > size * bombRatio)
+    return {
+      stream: counted(source, hasher, onBytes),
+      verify() {
+        const found = `sha256:${hasher.digest("hex")}`;
+        if (found === digest && total === size) return;
         throw new OciboxError(
-          "INVALID",
-          `the layer ${layer.descriptor.digest} grows to more than ${bombRatio} times its size`,
+          "DIGEST_MISMATCH",
+          `the layer ${digest} has the digest ${found} and ${total} of ${size} bytes`,
+          {
+            hint: haveBlob
+              ? `remove "${store.blobPath(digest)}" and pull again`
+              : "the registry or something on the way is at fault",
+          },
         );
+      },
     };
-    direct.mkdirat(AT_FDCWD, directory, 0o755);
-    direct.fchmodat(AT_FDCWD, directory, 0o755);
-    using root = new OwnedFd(direct.openat(AT_FDCWD, directory, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-    const plain = counted(decompress(layer.descriptor.mediaType, raw), hasher, onBytes);
-    const lowers = async (): Promise<string[]> => {
-      await Promise.all(this.#finished.slice(0, layer.index));
-      return this.layers
-        .slice(0, layer.index)
-        .map((each) => this.store.layerPath(each.chainId))
-        .reverse();
-    };
-    try {
-      await applyLayer(root.fd, new ByteSource(plain), { lowers, most: size * bombRatio });
-    } catch (error) {
-      throw storeError(error, `cannot unpack the layer ${layer.descriptor.digest}`);
-    }
-    const diffId = `sha256:${hasher.digest("hex")}`;
-    if (diffId !== layer.diffId)
-      throw new OciboxError(
-        "DIGEST_MISMATCH",
-        `the layer ${layer.descriptor.digest} has the DiffID ${diffId}, and the image promises ${layer.diffId}`,
-      );
-    direct.syncfs(root.fd);
   }
 
-  /** Visible from here on, whole. Another process may have been faster. */
-  publish(layer: Layer, directory: string): void {
-    const path = this.store.layerPath(layer.chainId);
-    const renamed = attempt("renameat2", AT_FDCWD, directory, AT_FDCWD, path, 1);
-    if (renamed < 0 && !this.store.hasLayer(layer.chainId)) direct.renameat2(AT_FDCWD, directory, AT_FDCWD, path, 1);
-    syncDirectory(path.slice(0, path.lastIndexOf("/")));
+  /** The layers below one, as directories, the uppermost first, when they are there. */
+  async lowers(layer: Layer): Promise<string[]> {
+    const below = this.layers.slice(0, layer.index);
+    await Promise.all(this.#finished.slice(0, layer.index));
+    return below.map((each) => this.views.path(this.store.layerPath(this.kind, each.chainId))).reverse();
   }
+
+  /** The whole tree of the image, from blobs that are all there. */
+  async tree(): Promise<void> {
+    const { store, temporary, layers } = this;
+    const top = layers.at(-1);
+    if (top === undefined || store.hasLayer("copy", top.chainId)) return;
+    const place = `${temporary}/tree`;
+    await unpackTree(layers, place, (layer) => {
+      this.options.signal.throwIfAborted();
+      this.options.events.layerState(layer.descriptor.digest, "applying");
+      return streamFile(store.blobPath(layer.descriptor.digest));
+    });
+    publish(store, "copy", top.chainId, place);
+    for (const layer of layers) this.options.events.layerState(layer.descriptor.digest, "done");
+  }
+}
+
+/** Brings what is missing of an image's layers, blobs and what is mounted. @returns bytes that were fetched */
+async function pullLayers(
+  store: Store,
+  repository: Repository,
+  options: Pick<PullOptions, "events" | "signal">,
+  temporary: string,
+  layers: readonly Layer[],
+): Promise<number> {
+  const abort = new AbortController();
+  const signal = AbortSignal.any([options.signal, abort.signal]);
+  const kind = store.unpackedAs(layers.map((layer) => layer.chainId)) ?? chooseSnapshotter(store);
+  using views = new LayerViews(kind);
+  const puller = new Puller(store, repository, { ...options, signal }, temporary, layers, kind, views);
+  await puller.all(() => abort.abort());
+  return puller.downloaded;
+}
+
+/**
+ * Unpacks an image whose blobs are in the store, in the way that the store asks for.
+ * @throws OciboxError STORE where one of them is not
+ */
+export async function unpackStored(
+  store: Store,
+  image: StoredImage,
+  options: Pick<PullOptions, "events" | "signal">,
+): Promise<void> {
+  using owned = new DisposableStack();
+  owned.use(store.lockShared());
+  const missing = (): never => {
+    throw new OciboxError("STORE", "the store has lost a layer of the image", { hint: "pull the image again" });
+  };
+  const none: Repository = {
+    name: "the store",
+    manifest: missing,
+    resolve: missing,
+    blob: missing,
+    [Symbol.dispose]() {},
+  };
+  const layers = image.layers.map((layer, index): Layer => ({ ...layer, index }));
+  await pullLayers(store, none, options, workspace(store, owned), layers);
 }
 
 /**
@@ -365,10 +368,7 @@ async function pullLocked(
     digest,
     layers.map((layer) => layer.descriptor),
   );
-  const abort = new AbortController();
-  const signal = AbortSignal.any([options.signal, abort.signal]);
-  const puller = new Puller(store, repository, { ...options, signal }, temporary, layers);
-  await puller.all(() => abort.abort());
+  const downloaded = await pullLayers(store, repository, options, temporary, layers);
   store.putBlob(resolved.bytes);
   const indexDigest = resolved.indexBytes === undefined ? undefined : store.putBlob(resolved.indexBytes);
   const described: Platform = {
@@ -377,6 +377,6 @@ async function pullLocked(
     ...(config.variant === undefined ? {} : { variant: config.variant }),
   };
   const load = store.tag(options.names ?? [name], { ...resolved.descriptor, platform: described }, indexDigest);
-  options.events.done({ name, digest, downloaded: puller.downloaded, elapsed: performance.now() - started });
+  options.events.done({ name, digest, downloaded, elapsed: performance.now() - started });
   return load();
 }

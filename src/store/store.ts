@@ -1,6 +1,6 @@
 /**
  * The images on disk. ROOT/image is an OCI image layout (image-spec, image-layout.md), which other tools read in place;
- * unpacked layers lie beside it in ROOT/layers, by ChainID. index.json has one entry a name and platform: the
+ * unpacked layers lie beside it in ROOT/layers (or ROOT/erofs, ROOT/trees: snapshotter.ts), by ChainID. index.json has one entry a name and platform: the
  * descriptor of the platform's manifest.
  */
 import { AT_FDCWD } from "../../ffi/constants.ts";
@@ -15,6 +15,7 @@ import { decodeImageConfig, decodeIndex, decodeManifest } from "../spec/image-de
 import { isIndexType } from "../spec/media-types.ts";
 import { hostPlatform, platformMatches } from "../spec/platform.ts";
 import { exists, hasFile, openForWriting, readFile, renameDurably, replaceFile, writeAll } from "./disk.ts";
+import { layerFolders, needed, type Snapshotter, snapshotters } from "./snapshotter.ts";
 
 /** image-spec, annotations.md: the name an entry of index.json goes by. */
 export const refName = "org.opencontainers.image.ref.name";
@@ -42,6 +43,10 @@ export interface StoredImage {
   readonly indexDigest: Digest | undefined;
 }
 
+export function chainsOf(image: StoredImage): ChainId[] {
+  return image.layers.map((layer) => layer.chainId);
+}
+
 /** An image that the index knows, not decoded yet. */
 export interface ImageChoice {
   /** Of its manifest. */
@@ -62,13 +67,21 @@ interface Inventory {
   readonly damaged: readonly { readonly entry: Descriptor; readonly error: unknown }[];
 }
 
+export interface StoreOptions {
+  readonly additional?: readonly string[];
+  readonly snapshotter?: Snapshotter | undefined;
+}
+
 export class Store {
   readonly root: string;
   /** Stores that are read and never written: on a shared disk, or part of the machine's image. */
   readonly additional: readonly Store[];
+  /** The one way that layers are to lie in; undefined where any will do. */
+  readonly snapshotter: Snapshotter | undefined;
 
-  constructor(root: string, additional: readonly string[] = []) {
+  constructor(root: string, { additional = [], snapshotter }: StoreOptions = {}) {
     this.root = root;
+    this.snapshotter = snapshotter;
     this.additional = additional.map((each) => new Store(each));
   }
 
@@ -84,11 +97,36 @@ export class Store {
     return this.additional.map((each) => each.newBlobPath(digest)).find(exists) ?? own;
   }
 
-  /** Where an unpacked layer is, or is to be put: a directory whose parent only root may enter. */
-  layerPath(chainId: ChainId): string {
-    const own = `${this.root}/layers/${hexOf(chainId)}`;
+  /** Where a layer is to be put: a directory whose parent only root may enter. */
+  newLayerPath(kind: Snapshotter, chainId: ChainId): string {
+    return `${this.root}/${layerFolders[kind]}/${hexOf(chainId)}`;
+  }
+
+  /** Where a layer is, or would be. */
+  layerPath(kind: Snapshotter, chainId: ChainId): string {
+    const own = this.newLayerPath(kind, chainId);
     if (this.additional.length === 0 || exists(own)) return own;
-    return this.additional.map((each) => each.layerPath(chainId)).find(exists) ?? own;
+    return this.additional.map((each) => each.newLayerPath(kind, chainId)).find(exists) ?? own;
+  }
+
+  hasLayer(kind: Snapshotter, chainId: ChainId): boolean {
+    return exists(this.layerPath(kind, chainId));
+  }
+
+  /** Where the layers of an image lie, the lowest first. */
+  layerPaths(kind: Snapshotter, chains: readonly ChainId[]): string[] {
+    return needed(kind, chains).map((each) => this.layerPath(kind, each));
+  }
+
+  /** Whether an image's layers lie there to be mounted. @param chains the lowest first */
+  isUnpacked(kind: Snapshotter, chains: readonly ChainId[]): boolean {
+    return needed(kind, chains).every((each) => this.hasLayer(kind, each));
+  }
+
+  /** How an image's layers lie there to be mounted; undefined where some are missing. */
+  unpackedAs(chains: readonly ChainId[]): Snapshotter | undefined {
+    const ways = this.snapshotter === undefined ? snapshotters : [this.snapshotter];
+    return ways.find((kind) => this.isUnpacked(kind, chains));
   }
 
   /** A name for something unfinished; `pull` takes a directory of its own below it. */
@@ -99,7 +137,7 @@ export class Store {
   /** Makes the layout where there is none. */
   prepare(): void {
     if (exists(`${this.root}/image/index.json`)) return;
-    for (const part of ["image/blobs/sha256", "layers", "tmp", "trash", "containers"])
+    for (const part of ["image/blobs/sha256", ...Object.values(layerFolders), "tmp", "trash", "containers"])
       makeDirectories(`${this.root}/${part}`);
     using lock = this.#lock("index.lock", "exclusive");
     void lock;
@@ -115,10 +153,6 @@ export class Store {
 
   hasBlob(digest: Digest, size: number): boolean {
     return hasFile(this.blobPath(digest), size);
-  }
-
-  hasLayer(chainId: ChainId): boolean {
-    return exists(this.layerPath(chainId));
   }
 
   /** A small blob. Its digest was verified when it was stored, and is not again. */
@@ -371,6 +405,6 @@ function sameRepository(name: string | undefined, word: string): boolean {
 }
 
 /** A store below a root directory; nothing is made until something is put in it. */
-export function openStore(root: string, additional: readonly string[] = []): Store {
-  return new Store(root, additional);
+export function openStore(root: string, options: StoreOptions = {}): Store {
+  return new Store(root, options);
 }

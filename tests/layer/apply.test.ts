@@ -41,7 +41,7 @@ async function apply(bytes: Uint8Array<ArrayBuffer>, lowers: readonly string[] =
     // In pieces that end where no header does.
     for (let at = 0; at < bytes.byteLength; at += 700) yield bytes.subarray(at, at + 700);
   };
-  await applyLayer(root.fd, new ByteSource(stream()), { lowers: async () => lowers, most: 1 << 30 });
+  await applyLayer(root.fd, new ByteSource(stream()), { lowers: async () => lowers });
   return path;
 }
 

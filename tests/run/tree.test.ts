@@ -63,7 +63,7 @@ describe("an image with everything odd", () => {
     const at = (name: string): string => join(box.dir, "overlay", name);
     using tree = prepareOverlay(
       {
-        lower: found.layers.map((layer) => store.layerPath(layer.chainId)).reverse(),
+        lower: found.layers.map((layer) => store.layerPath("overlay", layer.chainId)).reverse(),
         upper: at("upper"),
         work: at("work"),
         volatile: true,
@@ -119,7 +119,7 @@ describe("directories that an upper layer does not name", () => {
     const unpacked = plain(await describeTree(at("bundle/rootfs")));
     // What is put in a directory changes its time for umoci, which unpacks upon it; an overlay's layer keeps it.
     const timeless = (lines: readonly string[]): string[] => lines.map((line) => line.replace(/ \d+\.\d{10}/, ""));
-    const ours = plain(await describeTree(openStore(box.root).layerPath(top.chainId)));
+    const ours = plain(await describeTree(openStore(box.root).layerPath("overlay", top.chainId)));
     expect(timeless(ours)).toEqual(timeless(unpacked));
     expect(ours[0]).toContain("d 555 7:8 1234567890.0");
     expect(ours[2]).toContain("d 2751 0:0 1000000000.0");

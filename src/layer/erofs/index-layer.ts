@@ -1,0 +1,54 @@
+/** From a layer's plain archive to the EROFS image that makes a file system of it, while the archive goes by. */
+import { direct } from "../../../ffi/direct.ts";
+import { OciboxError } from "../../errors.ts";
+import { copyData } from "../copy-tree.ts";
+import { mostEntries } from "../entry-name.ts";
+import { type ByteSource, drain, finishEntry, nextEntry } from "../tar.ts";
+import { Tree } from "./tree.ts";
+import { blockSize, writeErofs } from "./write.ts";
+
+export interface IndexOptions {
+  /** The layers below, the uppermost first: paths of directories. Awaited only if something of them is needed. */
+  lowers(): Promise<readonly string[]>;
+  /** 16 bytes; the same for the same layer. */
+  readonly uuid: Uint8Array;
+  /** A descriptor of the file that has the plain archive when all of the source was read. */
+  readonly data: number;
+}
+
+/** Bytes of lower layers that hard links lead to, behind the archive. @returns how large the file is then */
+function append({ copies }: Tree, data: number, size: number): number {
+  let end = size;
+  for (const { inode, from } of copies) {
+    end = Math.ceil(end / blockSize) * blockSize;
+    direct.lseek(data, end, 0);
+    copyData(from.fd, data);
+    inode.at = end;
+    end += inode.size;
+  }
+  return end;
+}
+
+/**
+ * Reads a plain archive to its end.
+ * @returns the image of metadata; its second device is the archive's file
+ * @throws OciboxError INVALID naming the entry that is refused
+ */
+export async function indexLayer(source: ByteSource, options: IndexOptions): Promise<Uint8Array<ArrayBuffer>> {
+  const tree = new Tree(options.lowers);
+  try {
+    for (let entries = 0; ; entries++) {
+      const entry = await nextEntry(source);
+      if (entry === undefined) break;
+      if (entries === mostEntries) throw new OciboxError("INVALID", `the layer has more than ${mostEntries} entries`);
+      await tree.apply(entry, source.taken);
+      await source.skip(entry.size);
+      await finishEntry(source, entry);
+    }
+    await drain(source);
+    await tree.finish();
+    return writeErofs(tree.root, options.uuid, append(tree, options.data, source.taken));
+  } finally {
+    tree.close();
+  }
+}
