@@ -155,7 +155,9 @@ function parsePax(bytes: Uint8Array): Map<string, Uint8Array> {
       refuse("a PAX record is malformed");
     const key = Buffer.from(bytes.subarray(space + 1, equals)).toString("latin1");
     if (key === "" || key.includes("\0")) refuse("a PAX record has no name");
-    records.set(key, bytes.slice(equals + 1, end - 1));
+    // pax(1): no value takes back what was said before; so have it those that read layers, for attributes too.
+    if (equals + 1 === end - 1) records.delete(key);
+    else records.set(key, bytes.slice(equals + 1, end - 1));
     at = end;
   }
   return records;

@@ -4,7 +4,7 @@ import { direct, SyscallError } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { OciboxError } from "../errors.ts";
 import { mountErofs } from "../layer/erofs/mount.ts";
-import { type OverlayTree, prepareOverlay } from "./overlay.ts";
+import { type OverlayTree, prepareOverlay, seen } from "./overlay.ts";
 
 function mountAll(layers: readonly string[], owned: DisposableStack): OwnedFd[] {
   try {
@@ -43,17 +43,19 @@ function attach(mounts: readonly OwnedFd[], place: string, owned: DisposableStac
 /** @param tree whose layers are directories of an index and its data. @throws as prepareOverlay does */
 export function prepareErofs(tree: OverlayTree, place: string): OwnedFd {
   using owned = new DisposableStack();
-  const mounts = mountAll(tree.lower, owned);
+  const all = mountAll(tree.lower, owned);
+  const lower = seen(all.map(({ fd }) => `/proc/self/fd/${fd}/.`));
+  const mounts = all.slice(0, lower.length);
   try {
-    return prepareOverlay({ ...tree, lower: mounts.map(({ fd }) => `/proc/self/fd/${fd}/.`) }, place);
+    return prepareOverlay({ ...tree, lower }, place);
   } catch (error) {
     if (!(error instanceof OciboxError && error.cause instanceof SyscallError && error.cause.code === "EINVAL"))
       throw error;
     const upper = byDescriptor(tree.upper, owned);
     const work = byDescriptor(tree.work, owned);
-    const lower = attach(mounts, place, owned);
+    const attached = attach(mounts, place, owned);
     try {
-      return prepareOverlay({ ...tree, lower, upper, work }, place);
+      return prepareOverlay({ ...tree, lower: attached, upper, work }, place);
     } finally {
       direct.umount2(place, MNT.MNT_DETACH);
     }

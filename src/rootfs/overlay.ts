@@ -20,6 +20,7 @@ import {
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
+import { alloc } from "../../ffi/structs.ts";
 import type { Sys } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 
@@ -41,6 +42,16 @@ const longest = 255;
 function nameOf(path: string): string {
   if (path.length <= longest / 3 || Buffer.byteLength(path) <= longest) return path;
   return `/proc/self/fd/${direct.openat(AT_FDCWD, path, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0)}`;
+}
+
+/**
+ * Layers that something is seen of: overlay does not look whether a layer's root hides those below, as other directories
+ * may. @param lower the uppermost first
+ */
+export function seen(lower: readonly string[]): readonly string[] {
+  const value = alloc(1);
+  const last = lower.findIndex((layer) => attempt("lgetxattr", layer, "trusted.overlay.opaque", value, 1) === 1);
+  return last < 0 ? lower : lower.slice(0, last + 1);
 }
 
 /** The overlay as a detached mount without device files: the calls alone, for either back end. Kernel 6.8 or newer. */

@@ -6,7 +6,7 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { struct } from "../../ffi/sys.ts";
 import { copyContents } from "../layer/copy-tree.ts";
 import { prepareErofs } from "./erofs.ts";
-import { prepareOverlay } from "./overlay.ts";
+import { prepareOverlay, seen } from "./overlay.ts";
 
 /** What a tree is made of, and where its changes go. */
 export interface TreeParts {
@@ -47,5 +47,6 @@ export function prepareTree(parts: TreeParts, place: string): OwnedFd {
   if (parts.kind === "copy") return prepareCopy(parts);
   const { upper, work, volatile } = parts;
   const tree = { lower: [...parts.layers].reverse(), upper, work, volatile };
-  return parts.kind === "erofs" ? prepareErofs(tree, place) : prepareOverlay(tree, place);
+  if (parts.kind === "erofs") return prepareErofs(tree, place);
+  return prepareOverlay({ ...tree, lower: seen(tree.lower) }, place);
 }

@@ -26,6 +26,8 @@ function append({ copies }: Tree, data: number, size: number): number {
     inode.at = end;
     end += inode.size;
   }
+  // The kernel reads whole blocks.
+  if (copies.length > 0) direct.ftruncate(data, Math.ceil(end / blockSize) * blockSize);
   return end;
 }
 

@@ -1,0 +1,86 @@
+/**
+ * The three ways of keeping layers, one suite for all: each makes the same tree of the same image, and that is the one
+ * that umoci makes. Small images with odd layers, a rich one, busybox, Debian.
+ */
+import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { snapshotters } from "../../src/store/snapshotter.ts";
+import { cannotRun, testWith } from "../lib/needs.ts";
+import { writeLayout } from "../lib/oci-fixture.ts";
+import { run } from "../lib/registry.ts";
+import { inventory, Sandbox } from "../lib/sandbox.ts";
+import { tar } from "../lib/tar.ts";
+import { describeTree } from "../lib/tree.ts";
+import { cases } from "./corpus.ts";
+
+const needs = { root: true, programs: ["docker-registry", "buildah", "umoci", "getfattr", "setcap", "busybox"] };
+const test = testWith(needs);
+let box: Sandbox;
+let before: ReturnType<typeof inventory>;
+
+beforeAll(async () => {
+  if (cannotRun(needs)) return;
+  before = inventory();
+  box = await Sandbox.make();
+}, 60_000);
+
+afterAll(async () => {
+  if (cannotRun(needs)) return;
+  const left = box.leftovers();
+  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
+  await box[Symbol.asyncDispose]();
+  expect(left).toEqual([]);
+  expect(inventory()).toEqual(before);
+});
+
+/** The image's tree, as each back end has it. */
+async function trees(image: string): Promise<string[][]> {
+  const all: string[][] = [];
+  for (const snapshotter of snapshotters) {
+    const target = join(box.dir, `tree-${snapshotter}`);
+    const ended = await box.ocibox(["--snapshotter", snapshotter, "unpack", image, target]);
+    expect([snapshotter, ended.code, ended.err]).toEqual([snapshotter, 0, ""]);
+    all.push(await describeTree(target));
+    rmSync(target, { recursive: true });
+  }
+  return all;
+}
+
+async function umocis(image: string): Promise<string[]> {
+  const bundle = join(box.dir, "umoci");
+  await run("umoci", "unpack", "--image", image, bundle);
+  const tree = await describeTree(join(bundle, "rootfs"));
+  rmSync(bundle, { recursive: true });
+  return tree;
+}
+
+/**
+ * A tree without the times that umoci does not take from the archive: of directories that nobody has named, which have
+ * the first second of 1970 here; or of all directories.
+ */
+function comparable(tree: readonly string[], ours: readonly string[], directories: boolean): string[] {
+  const name = (line: string): string => line.split(" d ")[0] ?? "";
+  const untold = new Set(ours.filter((line) => / d \d+ \d+:\d+ 0\.0+(?: |$)/.test(line)).map(name));
+  const timeless = (line: string): boolean => / d \d+ \d+:\d+ /.test(line) && (directories || untold.has(name(line)));
+  return tree.map((line) => (timeless(line) ? line.replace(/( d \d+ \d+:\d+) \S+/, "$1") : line));
+}
+
+describe("layers made by hand", () => {
+  cases.forEach(({ name, layers, unlikeUmoci, umociLosesTimes = false }, index) => {
+    test(`${name}${unlikeUmoci === undefined ? "" : " (not as umoci)"}`, async () => {
+      const layout = join(box.dir, `layout-${index}`);
+      mkdirSync(layout);
+      writeLayout(
+        layout,
+        layers.map((members) => tar(members)),
+      );
+      const [overlay = [], ...others] = await trees(`oci:${layout}`);
+      for (const other of others) expect(other).toEqual(overlay);
+      if (unlikeUmoci === undefined) {
+        const theirs = await umocis(`${layout}:latest`);
+        expect(comparable(overlay, overlay, umociLosesTimes)).toEqual(comparable(theirs, overlay, umociLosesTimes));
+      }
+    });
+  });
+});
