@@ -18,11 +18,11 @@ import { names, removeTree } from "./remove-tree.ts";
 import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 
 /**
- * Into an empty directory: `lowers` are the layers below, the uppermost first, as paths of directories, awaited only if
+ * Into an empty directory: `lowers` are the layers below, the uppermost first, as paths of directories, asked for only if
  * something of them is needed. Or onto what the layers below have left in the same directory.
  */
 export type ApplyOptions =
-  | { readonly lowers: () => Promise<readonly string[]>; readonly onto?: undefined }
+  | { readonly lowers: () => readonly string[]; readonly onto?: undefined }
   | { readonly onto: true };
 
 export interface Applied {
@@ -244,7 +244,7 @@ class Applier {
     } else direct.utimensat(place.parent, name, timesOf(entry.mtime), AT.AT_SYMLINK_NOFOLLOW);
   }
 
-  async #file(place: Place, entry: TarEntry, source: ByteSource): Promise<void> {
+  #file(place: Place, entry: TarEntry, source: ByteSource): void {
     const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
     let fd = -1;
     this.#create(place, (name) => {
@@ -252,18 +252,17 @@ class Applier {
       return fd;
     });
     using file = new OwnedFd(fd);
-    await this.#body(file.fd, entry.size, source);
+    this.#body(file.fd, entry.size, source);
     direct.fchown(file.fd, entry.uid, entry.gid);
     direct.fchmod(file.fd, entry.mode);
     if (entry.xattrs.size > 0) this.#setXattrs(file.fd, entry);
     direct.utimensat(file.fd, null, timesOf(entry.mtime), 0);
   }
 
-  async #body(fd: number, size: number, source: ByteSource): Promise<void> {
+  #body(fd: number, size: number, source: ByteSource): void {
     const buffer = this.#buffer;
     for (let left = size; left > 0; ) {
-      const piece =
-        source.ready(Math.min(left, buffer.byteLength)) ?? (await source.piece(Math.min(left, buffer.byteLength)));
+      const piece = source.piece(Math.min(left, buffer.byteLength));
       if (piece === undefined)
         throw new OciboxError("INVALID", "the layer is not a sound tar archive: it ends in the middle");
       // The stream's memory is JavaScript's and may move; the kernel reads from ours.
@@ -298,13 +297,13 @@ class Applier {
     this.#finish(place, entry);
   }
 
-  async #link(place: Place, entry: TarEntry): Promise<void> {
+  #link(place: Place, entry: TarEntry): void {
     const target = this.#place(entry.linkname);
     if (target.path === place.path) refuse(entry.name, "a hard link to itself");
     const link = (name: Uint8Array): number =>
       attempt("linkat", target.parent, raw(target.base), place.parent, name, 0);
     if (attempt("faccessat2", target.parent, raw(target.base), 0, AT.AT_SYMLINK_NOFOLLOW) < 0)
-      await this.#copyUp(target, entry);
+      this.#copyUp(target, entry);
     else if (this.#own?.has(target.path) === false) this.#takeOver(target);
     this.#create(place, link);
   }
@@ -326,12 +325,12 @@ class Applier {
   }
 
   /** A hard link to a file of a lower layer: the file is copied into this one first, as overlay does when it is written. */
-  async #copyUp(target: Place, entry: TarEntry): Promise<void> {
+  #copyUp(target: Place, entry: TarEntry): void {
     const how = struct<number>("open_how", {
       flags: fileFlags,
       resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS,
     });
-    for (const lower of this.options.onto === true ? [] : await this.options.lowers()) {
+    for (const lower of this.options.onto === true ? [] : this.options.lowers()) {
       using directory = new OwnedFd(direct.openat(AT_FDCWD, lower, directoryFlags, 0));
       const fd = attempt("openat2", directory.fd, raw(target.path), how, 24);
       if (fd < 0) continue;
@@ -445,7 +444,7 @@ class Applier {
     this.#told.add("");
   }
 
-  async apply(entry: TarEntry, source: ByteSource): Promise<void> {
+  apply(entry: TarEntry, source: ByteSource): void {
     const parts = components(entry.name);
     const base = parts.at(-1);
     if (base === undefined) {
@@ -454,37 +453,45 @@ class Applier {
     }
     if (base.startsWith(whiteoutPrefix)) {
       this.#whiteout(entry, parts);
-      await source.skip(entry.size);
+      source.skip(entry.size);
       return;
     }
     for (const part of parts) if (part.startsWith(whiteoutPrefix)) refuse(entry.name, "an entry inside a whiteout");
     const place = this.#placeOf(parts, base);
     switch (entry.type) {
       case "file":
-        return this.#file(place, entry, source);
+        this.#file(place, entry, source);
+        break;
       case "directory":
-        return this.#makeDirectory(place, entry);
+        this.#makeDirectory(place, entry);
+        break;
       case "link":
-        return this.#link(place, entry);
-      case "symlink": {
-        if (entry.linkname === "" || entry.linkname.includes("\0")) refuse(entry.name, "a symlink to nothing");
-        const target = raw(entry.linkname);
-        this.#create(place, (name) => attempt("symlinkat", target, place.parent, name));
-        return this.#finish(place, entry);
-      }
+        this.#link(place, entry);
+        break;
+      case "symlink":
+        this.#symlink(place, entry);
+        break;
       case "char":
       case "block":
       case "fifo":
-        return this.#node(place, entry);
+        this.#node(place, entry);
+        break;
       default:
-        return entry.type satisfies never;
+        entry.type satisfies never;
     }
   }
 
+  #symlink(place: Place, entry: TarEntry): void {
+    if (entry.linkname === "" || entry.linkname.includes("\0")) refuse(entry.name, "a symlink to nothing");
+    const target = raw(entry.linkname);
+    this.#create(place, (name) => attempt("symlinkat", target, place.parent, name));
+    this.#finish(place, entry);
+  }
+
   /** What the archive has not said of its directories, from the layers below. */
-  async finishImplied(): Promise<void> {
+  finishImplied(): void {
     if (this.options.onto === true || this.#implied.size === 0) return;
-    inheritAttributes(this.root.fd, this.#implied, await this.options.lowers());
+    inheritAttributes(this.root.fd, this.#implied, this.options.lowers());
   }
 
   /** Directories' times, those deepest first. */
@@ -506,20 +513,20 @@ class Applier {
  * @param root a descriptor of the directory
  * @throws OciboxError INVALID naming the entry that is refused; SyscallError where the kernel refuses
  */
-export async function applyLayer(root: number, source: ByteSource, options: ApplyOptions): Promise<Applied> {
+export function applyLayer(root: number, source: ByteSource, options: ApplyOptions): Applied {
   const applier = new Applier(root, options);
   let entries = 0;
   try {
     for (;;) {
-      const entry = await nextEntry(source);
+      const entry = nextEntry(source);
       if (entry === undefined) break;
       if (++entries > mostEntries) throw new OciboxError("INVALID", `the layer has more than ${mostEntries} entries`);
-      await applier.apply(entry, source);
-      await finishEntry(source, entry);
+      applier.apply(entry, source);
+      finishEntry(source, entry);
     }
-    await applier.finishImplied();
+    applier.finishImplied();
     applier.finishTimes();
-    await drain(source);
+    drain(source);
     return { entries };
   } finally {
     applier.close();

@@ -1,8 +1,13 @@
-/** From a layer's blob to its plain tar: gzip (of several members too), zstd, or plain. */
-import { createGunzip } from "node:zlib";
+/**
+ * From a layer's blob to its plain tar: gzip (of several members too), zstd, or plain. It is done at once where it is
+ * called, by the decompressors under node:zlib's streams: no thread is waited for, and their output is one piece of
+ * memory that is used again. docs/decisions.md has what that saves.
+ */
+import { createGunzip, createZstdDecompress } from "node:zlib";
+import { alloc } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
 
-const chunkSize = 1 << 20;
+const outputSize = 1 << 20;
 
 type Compression = "gzip" | "zstd" | "none";
 
@@ -23,110 +28,176 @@ function found(head: Uint8Array): Compression {
   return "none";
 }
 
-/** Chunks put together to a MiB: the decompressors take twice as long over small ones. */
-async function* gathered(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  let parts: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of stream) {
-    parts.push(chunk);
-    size += chunk.byteLength;
-    if (size < chunkSize) continue;
-    yield Buffer.concat(parts);
-    parts = [];
-    size = 0;
-  }
-  if (size > 0) yield Buffer.concat(parts);
+/** What node:zlib's streams stand on, in Node and in Bun: one step of inflate(3) or ZSTD_decompressStream(3). */
+interface Handle {
+  onerror: (message: string, errno: number, code: string) => void;
+  writeSync(
+    flush: number,
+    input: Uint8Array,
+    inputAt: number,
+    inputSize: number,
+    output: Uint8Array,
+    outputAt: number,
+    outputSize: number,
+  ): void;
+  close(): void;
 }
 
-async function* zstd(stream: AsyncIterable<Uint8Array<ArrayBuffer>>): AsyncGenerator<Uint8Array> {
-  const transform = new DecompressionStream("zstd");
-  const writer = transform.writable.getWriter();
-  const feeding = (async () => {
-    try {
-      for await (const chunk of stream) await writer.write(chunk);
-      await writer.close();
-    } catch (error) {
-      await writer.abort(error).catch(() => {});
-      throw error;
-    }
-  })();
-  feeding.catch(() => {});
-  const reader = transform.readable.getReader();
-  try {
+interface Inside {
+  readonly _handle: Handle;
+  /** Room left in the output, and bytes left of the input, after a step. */
+  readonly _writeState: Uint32Array;
+}
+
+/** Z_FINISH, ZSTD_e_end: no more input comes. */
+const finish = { gzip: 4, zstd: 2 } as const;
+
+function unsound(kind: Compression, why: string): never {
+  throw new OciboxError("INVALID", `a layer is not sound ${kind}: ${why}`);
+}
+
+class Decompressor {
+  readonly #inside: Inside;
+  readonly #output = alloc(outputSize);
+  #trouble: string | undefined;
+  /** Bytes of the last input that were not wanted. */
+  left = 0;
+
+  constructor(readonly kind: "gzip" | "zstd") {
+    this.#inside = (kind === "gzip" ? createGunzip() : createZstdDecompress()) as unknown as Inside;
+    this.#inside._handle.onerror = (message) => {
+      this.#trouble = message;
+    };
+  }
+
+  /** What comes of some input, in pieces that are valid until the next. */
+  *step(input: Uint8Array, last: boolean): Generator<Uint8Array> {
+    const { _handle, _writeState } = this.#inside;
+    this.left = input.byteLength;
     for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      yield value;
+      const at = input.byteLength - this.left;
+      _handle.writeSync(last ? finish[this.kind] : 0, input, at, this.left, this.#output, 0, outputSize);
+      if (this.#trouble !== undefined) unsound(this.kind, this.#trouble);
+      const [room = 0, left = 0] = _writeState;
+      this.left = left;
+      if (room < outputSize) yield this.#output.subarray(0, outputSize - room);
+      if (room > 0) return;
     }
-    await feeding;
-  } catch (error) {
-    // The input's own error says more than what the decompressor makes of it.
-    await feeding;
-    throw error;
-  } finally {
-    await reader.cancel().catch(() => {});
+  }
+
+  close(): void {
+    this.#inside._handle.close();
   }
 }
 
-async function* gunzip(stream: AsyncIterable<Uint8Array<ArrayBuffer>>): AsyncGenerator<Uint8Array> {
-  const transform = createGunzip({ chunkSize });
-  const feeding = (async () => {
-    try {
-      for await (const chunk of stream) {
-        if (!transform.write(chunk)) await new Promise<void>((resume) => onceFree(transform, resume));
-        if (transform.destroyed) return;
+/**
+ * Whether a zstd stream is made of whole frames: the decompressor itself does not mind where one ends too soon. RFC 8878,
+ * section 3.1: only the headers of frames and blocks are looked at.
+ */
+class ZstdFrames {
+  /** Bytes that are passed over before the next header. */
+  #skip = 0;
+  #state: "frame" | "block" | "checksum" = "frame";
+  #hasChecksum = false;
+  #last = false;
+  /** A header that is not all there yet. */
+  #header: number[] = [];
+
+  get isWhole(): boolean {
+    return this.#state === "frame" && this.#header.length === 0 && this.#skip === 0;
+  }
+
+  /** How many bytes the header has that begins so. */
+  #wanted(): number {
+    const { length } = this.#header;
+    if (this.#state === "block") return 3;
+    if (length < 5) return 5;
+    const [magic0 = 0, , , , descriptor = 0] = this.#header;
+    // 0x184D2A50 to 0x184D2A5F: a size and as many bytes to be passed over.
+    if (magic0 >= 0x50 && magic0 <= 0x5f) return 8;
+    const single = (descriptor & 0x20) !== 0;
+    const sizes = [single ? 1 : 0, 2, 4, 8];
+    return 5 + (single ? 0 : 1) + ([0, 1, 2, 4][descriptor & 3] ?? 0) + (sizes[descriptor >> 6] ?? 0);
+  }
+
+  #take(): void {
+    const [a = 0, b = 0, c = 0] = this.#header;
+    if (this.#state === "block") {
+      const word = a | (b << 8) | (c << 16);
+      this.#last = (word & 1) === 1;
+      // A block of one repeated byte has that byte alone.
+      this.#skip = ((word >> 1) & 3) === 1 ? 1 : word >> 3;
+      if (this.#last) {
+        this.#state = "frame";
+        if (this.#hasChecksum) this.#skip += 4;
       }
-      transform.end();
-    } catch (error) {
-      transform.destroy(error instanceof Error ? error : new Error(String(error)));
-      throw error;
+    } else if (a >= 0x50 && a <= 0x5f) {
+      const [, , , , d = 0, e = 0, f = 0, g = 0] = this.#header;
+      this.#skip = (d | (e << 8) | (f << 16) | (g << 24)) >>> 0;
+    } else {
+      this.#hasChecksum = ((this.#header[4] ?? 0) & 4) !== 0;
+      this.#state = "block";
     }
-  })();
-  feeding.catch(() => {});
-  try {
-    for await (const chunk of transform) yield chunk as Uint8Array;
-    await feeding;
-  } catch (error) {
-    await feeding;
-    throw error;
-  } finally {
-    transform.destroy();
+    this.#header = [];
+  }
+
+  look(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.byteLength; ) {
+      if (this.#skip > 0) {
+        const passed = Math.min(this.#skip, bytes.byteLength - at);
+        this.#skip -= passed;
+        at += passed;
+        continue;
+      }
+      this.#header.push(bytes[at++] as number);
+      if (this.#header.length >= this.#wanted()) this.#take();
+    }
   }
 }
 
-function onceFree(transform: ReturnType<typeof createGunzip>, resume: () => void): void {
-  const go = (): void => {
-    transform.off("drain", go);
-    transform.off("close", go);
-    transform.off("error", go);
-    resume();
-  };
-  transform.on("drain", go);
-  transform.on("close", go);
-  transform.on("error", go);
+function* inflated(kind: "gzip" | "zstd", pieces: Iterable<Uint8Array>): Generator<Uint8Array> {
+  const inflater = new Decompressor(kind);
+  const frames = kind === "zstd" ? new ZstdFrames() : undefined;
+  try {
+    let over = false;
+    for (const piece of pieces) {
+      // Zeros fill up what was written to a tape, and mean nothing.
+      if (over && piece.some((byte) => byte !== 0)) unsound(kind, "something comes after its end");
+      if (over) continue;
+      frames?.look(piece);
+      yield* inflater.step(piece, false);
+      if (inflater.left === 0) continue;
+      if (kind === "zstd" || piece.subarray(-inflater.left).some((byte) => byte !== 0))
+        unsound(kind, "something comes after its end");
+      over = true;
+    }
+    yield* inflater.step(new Uint8Array(1).subarray(1), true);
+    if (frames?.isWhole === false) unsound(kind, "it ends too soon");
+  } finally {
+    inflater.close();
+  }
 }
 
-async function* rest(
-  first: Uint8Array<ArrayBuffer>,
-  more: AsyncIterator<Uint8Array<ArrayBuffer>>,
-): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+function* rest(first: Uint8Array, more: Iterator<Uint8Array>): Generator<Uint8Array> {
   yield first;
   for (;;) {
-    const { done, value } = await more.next();
+    const { done, value } = more.next();
     if (done === true) return;
     yield value;
   }
 }
 
 /**
- * The plain bytes of a layer. What the stream begins with must be what its media type says; a plain layer that is sent
- * as gzip, as some registries do, is let through, for its DiffID is checked.
+ * The plain bytes of a layer, in pieces that are valid until the next one is asked for. What the stream begins with must
+ * be what its media type says; a compressed layer that is sent plain, as some registries do, is let through, for its
+ * DiffID is checked.
+ * @param pieces of the blob, of any size but the first, which has four bytes at least; valid until the next one
  * @throws OciboxError INVALID for bytes that are not what they say or end too soon, UNSUPPORTED for other media types
  */
-export async function* decompress(mediaType: string, stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+export function* decompress(mediaType: string, pieces: Iterable<Uint8Array>): Generator<Uint8Array> {
   const says = declared(mediaType);
-  const chunks = gathered(stream)[Symbol.asyncIterator]();
-  const first = await chunks.next();
+  const iterator = pieces[Symbol.iterator]();
+  const first = iterator.next();
   if (first.done === true) {
     if (says === "none") return;
     throw new OciboxError("INVALID", "a layer is empty where a compressed archive was promised");
@@ -134,26 +205,6 @@ export async function* decompress(mediaType: string, stream: AsyncIterable<Uint8
   const is = found(first.value);
   if (is !== says && is !== "none")
     throw new OciboxError("INVALID", `a layer says it is ${says === "none" ? "plain" : says} and is ${is}`);
-  const all = rest(first.value, chunks);
-  if (is === "none") {
-    yield* all;
-    return;
-  }
-  try {
-    yield* is === "gzip" ? gunzip(all) : zstd(all);
-  } catch (error) {
-    if (error instanceof OciboxError || !isDecompressorError(error)) throw error;
-    throw new OciboxError("INVALID", `a layer is not sound ${is}: ${error.message}`, { cause: error });
-  }
-}
-
-function isDecompressorError(error: unknown): error is Error {
-  if (!(error instanceof Error)) return false;
-  const code = "code" in error ? String(error.code) : "";
-  return (
-    code.startsWith("Z_") ||
-    code.startsWith("ZSTD") ||
-    code === "ERR_TRAILING_JUNK_AFTER_STREAM_END" ||
-    error instanceof TypeError
-  );
+  const all = rest(first.value, iterator);
+  yield* is === "none" ? all : inflated(is, all);
 }

@@ -37,33 +37,30 @@ function refuse(why: string): never {
 
 /** Bytes in the order they come, in the amounts that are asked for. */
 export class ByteSource {
-  readonly #iterator: AsyncIterator<Uint8Array>;
+  readonly #iterator: Iterator<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array(0);
   #at = 0;
   /** Bytes handed out so far. */
   taken = 0;
 
-  constructor(stream: AsyncIterable<Uint8Array>) {
-    this.#iterator = stream[Symbol.asyncIterator]();
+  constructor(stream: Iterable<Uint8Array>) {
+    this.#iterator = stream[Symbol.iterator]();
   }
 
-  /** The next piece of at most n bytes, as it lies in memory; undefined at the end. */
-  async piece(n: number): Promise<Uint8Array | undefined> {
+  /** Takes care that something is at hand. @returns whether there is anything */
+  #fill(): boolean {
     while (this.#at === this.#chunk.byteLength) {
-      const { done, value } = await this.#iterator.next();
-      if (done === true) return undefined;
+      const { done, value } = this.#iterator.next();
+      if (done === true) return false;
       this.#chunk = value;
       this.#at = 0;
     }
-    return this.#cut(n);
+    return true;
   }
 
-  /** The same without waiting, where a chunk is at hand. */
-  ready(n: number): Uint8Array | undefined {
-    return this.#at < this.#chunk.byteLength ? this.#cut(n) : undefined;
-  }
-
-  #cut(n: number): Uint8Array {
+  /** The next piece of at most n bytes, as it lies in memory, valid until more is asked for; undefined at the end. */
+  piece(n: number): Uint8Array | undefined {
+    if (!this.#fill()) return undefined;
     const end = Math.min(this.#at + n, this.#chunk.byteLength);
     const piece = this.#chunk.subarray(this.#at, end);
     this.taken += end - this.#at;
@@ -72,14 +69,13 @@ export class ByteSource {
   }
 
   /** Exactly n bytes; undefined where the stream ends before the first of them. */
-  async exactly(n: number): Promise<Uint8Array | undefined> {
-    const first = this.ready(n) ?? (await this.piece(n));
-    if (first === undefined) return undefined;
-    if (first.byteLength === n) return first;
+  exactly(n: number): Uint8Array | undefined {
+    const first = this.piece(n);
+    if (first === undefined || first.byteLength === n) return first;
     const whole = new Uint8Array(n);
     whole.set(first);
     for (let at = first.byteLength; at < n; ) {
-      const next = await this.piece(n - at);
+      const next = this.piece(n - at);
       if (next === undefined) refuse("it ends in the middle");
       whole.set(next, at);
       at += next.byteLength;
@@ -87,11 +83,13 @@ export class ByteSource {
     return whole;
   }
 
-  async skip(n: number): Promise<void> {
+  skip(n: number): void {
     for (let left = n; left > 0; ) {
-      const piece = this.ready(left) ?? (await this.piece(left));
-      if (piece === undefined) refuse("it ends in the middle");
-      left -= piece.byteLength;
+      if (!this.#fill()) refuse("it ends in the middle");
+      const passed = Math.min(left, this.#chunk.byteLength - this.#at);
+      this.taken += passed;
+      this.#at += passed;
+      left -= passed;
     }
   }
 }
@@ -261,12 +259,12 @@ function entryOf(block: Uint8Array, flag: string, extra: Extra): TarEntry {
 
 const padding = (size: number): number => (blockSize - (size % blockSize)) % blockSize;
 
-async function extraBody(source: ByteSource, block: Uint8Array): Promise<Uint8Array> {
+function extraBody(source: ByteSource, block: Uint8Array): Uint8Array {
   const size = parseNumber(block, 124, 12, "a size");
   if (size < 0 || size > mostExtra) refuse(`a header of ${size} bytes comes before an entry`);
-  const body = size === 0 ? new Uint8Array(0) : ((await source.exactly(size)) ?? refuse("it ends in the middle"));
+  const body = size === 0 ? new Uint8Array(0) : (source.exactly(size) ?? refuse("it ends in the middle"));
   const kept = body.slice();
-  await source.skip(padding(size));
+  source.skip(padding(size));
   return kept;
 }
 
@@ -280,10 +278,10 @@ function longText(body: Uint8Array): string {
  * then `finishEntry`.
  * @throws OciboxError INVALID for what is no sound archive
  */
-export async function nextEntry(source: ByteSource): Promise<TarEntry | undefined> {
+export function nextEntry(source: ByteSource): TarEntry | undefined {
   const extra: Extra = { pax: nothing, name: undefined, linkname: undefined };
   for (let headers = 0; headers < 16; headers++) {
-    const block = await source.exactly(blockSize);
+    const block = source.exactly(blockSize);
     if (block === undefined) {
       if (headers > 0) refuse("it ends in the middle");
       return undefined;
@@ -296,18 +294,18 @@ export async function nextEntry(source: ByteSource): Promise<TarEntry | undefine
     const flag = String.fromCharCode(block[156] as number);
     switch (flag) {
       case "x":
-        extra.pax = parsePax(await extraBody(source, block));
+        extra.pax = parsePax(extraBody(source, block));
         break;
       case "g": {
-        const records = parsePax(await extraBody(source, block));
+        const records = parsePax(extraBody(source, block));
         for (const key of records.keys()) if (key !== "comment") refuse(`it sets "${key}" for all that follows`);
         break;
       }
       case "L":
-        extra.name = longText(await extraBody(source, block));
+        extra.name = longText(extraBody(source, block));
         break;
       case "K":
-        extra.linkname = longText(await extraBody(source, block));
+        extra.linkname = longText(extraBody(source, block));
         break;
       default:
         return entryOf(block, flag, extra);
@@ -317,16 +315,16 @@ export async function nextEntry(source: ByteSource): Promise<TarEntry | undefine
 }
 
 /** Passes over what fills an entry's last block. */
-export async function finishEntry(source: ByteSource, entry: TarEntry): Promise<void> {
+export function finishEntry(source: ByteSource, entry: TarEntry): void {
   const rest = padding(entry.size);
-  if (rest > 0) await source.skip(rest);
+  if (rest > 0) source.skip(rest);
 }
 
 /** Reads what is left behind the archive's end, so that all of the stream is hashed. @returns bytes */
-export async function drain(source: ByteSource): Promise<number> {
+export function drain(source: ByteSource): number {
   let count = 0;
   for (;;) {
-    const piece = source.ready(1 << 20) ?? (await source.piece(1 << 20));
+    const piece = source.piece(1 << 20);
     if (piece === undefined) return count;
     count += piece.byteLength;
   }

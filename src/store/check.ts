@@ -11,10 +11,12 @@ import { firstDifference, sameFile } from "../layer/compare.ts";
 import { type Digest, hexOf } from "../spec/digest.ts";
 import { emptyTrash, toTrash } from "./collect.ts";
 import { exists, streamFile } from "./disk.ts";
+import { Lanes } from "./lanes.ts";
+import { PullMemory } from "./pull-memory.ts";
 import { layerFolders, needed, type Snapshotter, snapshotters } from "./snapshotter.ts";
 import { chainsOf, refName, type Store, type StoredImage } from "./store.ts";
 import { workspace } from "./temporary.ts";
-import { type Layer, LayerViews, unpackLayer, unpackTree } from "./unpack.ts";
+import type { Layer } from "./unpack.ts";
 
 export interface Problem {
   /** "blob", "image" or "layer" */
@@ -54,10 +56,11 @@ function shownName(image: StoredImage): string {
   return image.names[0] ?? image.configDigest.slice(7, 19);
 }
 
-class Check {
+class Check implements Disposable {
   readonly problems: Problem[] = [];
   readonly #damaged = new Set<string>();
   readonly #looked = new Set<string>();
+  readonly #lanes = new Lanes(1);
 
   constructor(
     readonly store: Store,
@@ -141,12 +144,10 @@ class Check {
   async #difference(kind: Snapshotter, layers: readonly Layer[], path: string): Promise<string | undefined> {
     using owned = new DisposableStack();
     const fresh = `${workspace(this.store, owned)}/layer`;
-    const blob = ({ descriptor }: Layer): AsyncIterable<Uint8Array> =>
-      streamFile(this.store.blobPath(descriptor.digest));
     try {
-      if (kind === "copy") await unpackTree(layers, fresh, blob);
-      else await this.#unpackOne(kind, layers, fresh, blob);
+      await this.#make(kind, layers, fresh);
     } catch (error) {
+      this.options.signal.throwIfAborted();
       return `it cannot be unpacked again: ${reason(error)}`;
     }
     const flags = O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC;
@@ -157,17 +158,24 @@ class Check {
       : firstDifference(expected.fd, there.fd, this.options.signal);
   }
 
-  async #unpackOne(
-    kind: "overlay" | "erofs",
-    layers: readonly Layer[],
-    place: string,
-    blob: (layer: Layer) => AsyncIterable<Uint8Array>,
-  ): Promise<void> {
-    using views = new LayerViews(kind);
-    const below = layers.slice(0, -1).map(({ chainId }) => this.store.layerPath(kind, chainId));
-    const lowers = (): Promise<string[]> => Promise.resolve(below.map((each) => views.path(each)).reverse());
-    const layer = layers.at(-1) as Layer;
-    await unpackLayer(kind, { layer, raw: blob(layer), place, lowers });
+  async #make(kind: Snapshotter, all: readonly Layer[], place: string): Promise<void> {
+    const memory = new PullMemory(all.length);
+    const layers = kind === "copy" ? all : all.slice(-1);
+    const lowers = all.slice(0, -1).map(({ chainId }) => this.store.layerPath(kind, chainId));
+    for (const { index, descriptor } of layers) memory.arrived(index, descriptor.size);
+    for (const { index } of all.slice(0, -1)) memory.finished(index);
+    const blobs = layers.map(({ descriptor }) => this.store.blobPath(descriptor.digest));
+    const stop = (): void => memory.abandon();
+    this.options.signal.addEventListener("abort", stop);
+    try {
+      await this.#lanes.run({ kind, layers, blobs, place, lowers, memory: memory.buffer, count: all.length });
+    } finally {
+      this.options.signal.removeEventListener("abort", stop);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#lanes[Symbol.dispose]();
   }
 }
 
@@ -181,7 +189,8 @@ function differentFile(expected: number, actual: number): string | undefined {
 export async function checkStore(store: Store, options: CheckOptions): Promise<Problem[]> {
   using lock = store.lockShared();
   void lock;
-  return await new Check(store, options).all();
+  using check = new Check(store, options);
+  return await check.all();
 }
 
 /**

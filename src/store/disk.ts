@@ -37,8 +37,16 @@ export function openForWriting(path: string): OwnedFd {
 const stagingSize = 1 << 20;
 let staging: Uint8Array<ArrayBuffer> | undefined;
 
-/** Writes bytes that may lie in memory that moves. */
+/** Smaller arrays may lie in memory that moves: fact 17 of bun:ffi. */
+const largeEnough = 1 << 16;
+
+/** Writes bytes, wherever they lie. */
 export function writeAll(fd: number, bytes: Uint8Array): void {
+  if (bytes.byteLength >= largeEnough) {
+    for (let at = 0; at < bytes.byteLength; )
+      at += direct.write(fd, at === 0 ? bytes : bytes.subarray(at), bytes.byteLength - at);
+    return;
+  }
   // Taken when it is first needed: a megabyte of zeros is 256 page faults, and `run` writes nothing by this.
   staging ??= alloc(stagingSize);
   for (let from = 0; from < bytes.byteLength; ) {

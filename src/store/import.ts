@@ -11,7 +11,7 @@ import type { PullEvents } from "../spec/progress.ts";
 import { openForWriting, streamFile, writeAll } from "./disk.ts";
 import { loadOne } from "./load.ts";
 import type { LocalSource } from "./sources/local.ts";
-import { layerType, packingOf, readStream } from "./sources/spool.ts";
+import { breathe, layerType, packingOf, readPieces } from "./sources/spool.ts";
 import type { Store, StoredImage } from "./store.ts";
 import { workspace } from "./temporary.ts";
 
@@ -41,7 +41,8 @@ async function spool(input: number, path: string, signal: AbortSignal): Promise<
   const hasher = new Bun.CryptoHasher("sha256");
   let size = 0;
   let head: Uint8Array = new Uint8Array();
-  for await (const piece of readStream(input)) {
+  for (const piece of readPieces(input)) {
+    await breathe();
     signal.throwIfAborted();
     if (size === 0) head = piece.slice(0, 16);
     size += piece.byteLength;
@@ -53,7 +54,9 @@ async function spool(input: number, path: string, signal: AbortSignal): Promise<
 
 async function diffIdOf(path: string, mediaType: string, signal: AbortSignal): Promise<string> {
   const hasher = new Bun.CryptoHasher("sha256");
-  for await (const piece of decompress(mediaType, streamFile(path))) {
+  using file = openArchive(path);
+  for (const piece of decompress(mediaType, readPieces(file.fd))) {
+    await breathe();
     signal.throwIfAborted();
     hasher.update(piece);
   }

@@ -13,13 +13,15 @@ import type { Descriptor, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeManifestOrIndex } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches, selectPlatform, showPlatform } from "../spec/platform.ts";
 import type { PullEvents } from "../spec/progress.ts";
-import { openForWriting, renameDurably, storeError, streamFile } from "./disk.ts";
+import { openForWriting, renameDurably, storeError, writeAll } from "./disk.ts";
+import { Lanes } from "./lanes.ts";
 import { chooseSnapshotter } from "./probe.ts";
+import { publish } from "./publish.ts";
+import { Abandoned, PullMemory } from "./pull-memory.ts";
 import type { Snapshotter } from "./snapshotter.ts";
 import type { Store, StoredImage } from "./store.ts";
-import { counted, kept } from "./streams.ts";
 import { reclaim, workspace } from "./temporary.ts";
-import { type Layer, LayerViews, publish, unpackLayer, unpackTree } from "./unpack.ts";
+import type { Layer } from "./unpack.ts";
 
 export interface PullOptions {
   readonly platform?: Platform;
@@ -102,49 +104,48 @@ async function whole(stream: AsyncIterable<Uint8Array>, most: number, what: stri
   return Buffer.concat(parts);
 }
 
+/** What the parts of a pull work with. */
+interface PullWork {
+  readonly store: Store;
+  readonly repository: Repository;
+  readonly events: PullEvents;
+  readonly signal: AbortSignal;
+  /** A directory of this process's own. */
+  readonly temporary: string;
+  readonly layers: readonly Layer[];
+  readonly kind: Snapshotter;
+  readonly lanes: Lanes;
+  readonly memory: PullMemory;
+}
+
 /** One pull's work on its layers. */
 class Puller {
   downloaded = 0;
   readonly #running = new Map<string, Promise<void>>();
-  readonly #finished: Promise<void>[] = [];
 
-  constructor(
-    readonly store: Store,
-    readonly repository: Repository,
-    readonly options: Pick<PullOptions, "events" | "signal">,
-    /** A directory of this process's own. */
-    readonly temporary: string,
-    readonly layers: readonly Layer[],
-    readonly kind: Snapshotter,
-    readonly views: LayerViews,
-  ) {}
+  constructor(readonly work: PullWork) {}
 
   /** All layers, a few at once; the first failure ends the others. */
   async all(signalOthers: () => void): Promise<void> {
+    const { layers, memory, kind } = this.work;
     let next = 0;
     let failure: unknown;
-    const gates = this.layers.map(() => Promise.withResolvers<void>());
-    for (const gate of gates) {
-      gate.promise.catch(() => {});
-      this.#finished.push(gate.promise);
-    }
-    const worker = async (): Promise<void> => {
-      while (next < this.layers.length && failure === undefined) {
-        const layer = this.layers[next++] as Layer;
-        const gate = gates[layer.index] as (typeof gates)[number];
+    const runner = async (): Promise<void> => {
+      while (next < layers.length && failure === undefined) {
+        const layer = layers[next++] as Layer;
         try {
           await this.one(layer);
-          gate.resolve();
+          memory.finished(layer.index);
         } catch (error) {
           failure ??= error;
-          gate.reject(error);
+          memory.abandon();
           signalOthers();
         }
       }
     };
-    await Promise.all(Array.from({ length: atOnce }, worker));
+    await Promise.all(Array.from({ length: atOnce }, runner));
     if (failure !== undefined) throw failure;
-    if (this.kind === "copy") await this.tree();
+    if (kind === "copy") await this.tree();
   }
 
   /** A digest that stands in the manifest twice is fetched once: the second waits, and then finds the blob. */
@@ -161,97 +162,160 @@ class Puller {
 
   /** One download of a digest, however many processes ask: the others wait for its lock, and find it done. */
   locked(layer: Layer): Promise<void> {
-    return alone(this.store, layer.descriptor.digest, this.options.signal, () => this.fetch(layer));
+    const { store, signal } = this.work;
+    return alone(store, layer.descriptor.digest, signal, () => this.fetch(layer));
   }
 
   async fetch(layer: Layer): Promise<void> {
-    const { store, kind } = this;
-    const { events } = this.options;
+    const { store, kind, events } = this.work;
     const { digest, size } = layer.descriptor;
     const haveBlob = store.hasBlob(digest, size);
-    const unpack = kind !== "copy" && !store.hasLayer(kind, layer.chainId) ? kind : undefined;
-    if (haveBlob && unpack === undefined) {
+    const unpacks = kind !== "copy" && !store.hasLayer(kind, layer.chainId);
+    if (haveBlob && !unpacks) {
       events.layerState(digest, "exists");
       return;
     }
     events.layerState(digest, haveBlob ? "applying" : "downloading");
-    await this.stream(layer, haveBlob, unpack);
+    if (!unpacks) await this.download(layer);
+    else if (haveBlob) await this.unpack(layer, store.blobPath(digest));
+    else await this.both(layer);
     events.layerState(digest, "done");
   }
 
-  /** From the registry or the disk through the checks to the disk: the blob, and what is mounted. */
-  async stream(layer: Layer, haveBlob: boolean, unpack: "overlay" | "erofs" | undefined): Promise<void> {
-    const { store, temporary } = this;
-    const { digest } = layer.descriptor;
-    const blobTemporary = `${temporary}/${hexOf(digest)}`;
-    const place = `${temporary}/${layer.index}`;
-    const blob = this.blob(layer, haveBlob);
-    using file = haveBlob ? undefined : openForWriting(blobTemporary);
-    const raw = file === undefined ? blob.stream : kept(blob.stream, file.fd);
-    if (unpack === undefined) for await (const _ of raw);
-    else await unpackLayer(unpack, { layer, raw, place, lowers: () => this.lowers(layer) });
-    blob.verify();
-    if (file !== undefined) {
-      direct.fsync(file.fd);
-      renameDurably(blobTemporary, store.newBlobPath(digest));
-      this.downloaded += layer.descriptor.size;
-    }
-    if (unpack !== undefined) publish(store, unpack, layer.chainId, place);
+  blobTemporary(layer: Layer): string {
+    return `${this.work.temporary}/${hexOf(layer.descriptor.digest)}`;
   }
 
-  /** A layer's blob, and the check of its size and digest for when all of it has been read. */
-  blob({ descriptor }: Layer, haveBlob: boolean): { stream: AsyncIterable<Uint8Array>; verify(): void } {
-    const { store, repository, options } = this;
-    const { digest, size } = descriptor;
+  /** The blob alone. */
+  async download(layer: Layer): Promise<void> {
+    const { digest } = layer.descriptor;
+    using file = openForWriting(this.blobTemporary(layer));
     const hasher = new Bun.CryptoHasher("sha256");
+    await this.receive(layer, this.work.signal, (chunk) => {
+      hasher.update(chunk);
+      writeAll(file.fd, chunk);
+    });
+    const found = `sha256:${hasher.digest("hex")}`;
+    if (found !== digest)
+      throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has the digest ${found}`, {
+        hint: "the registry or something on the way is at fault",
+      });
+    direct.fsync(file.fd);
+    this.keep(layer);
+  }
+
+  /** A blob that has been verified gets its name. */
+  keep(layer: Layer): void {
+    const { descriptor } = layer;
+    renameDurably(this.blobTemporary(layer), this.work.store.newBlobPath(descriptor.digest));
+    this.downloaded += descriptor.size;
+  }
+
+  async receive(layer: Layer, signal: AbortSignal, take: (chunk: Uint8Array) => void): Promise<void> {
+    const { repository, events } = this.work;
+    const { digest, size } = layer.descriptor;
     let total = 0;
-    const onBytes = (count: number): void => {
-      total = count;
+    for await (const chunk of repository.blob({ digest, size }, { signal })) {
+      total += chunk.byteLength;
       if (total > size)
         throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has more than the ${size} bytes promised`);
-      options.events.layerBytes(digest, count);
-    };
-    const source = haveBlob
-      ? streamFile(store.blobPath(digest))
-      : repository.blob({ digest, size }, { signal: options.signal });
-    return {
-      stream: counted(source, hasher, onBytes),
-      verify() {
-        const found = `sha256:${hasher.digest("hex")}`;
-        if (found === digest && total === size) return;
-        throw new OciboxError(
-          "DIGEST_MISMATCH",
-          `the layer ${digest} has the digest ${found} and ${total} of ${size} bytes`,
-          {
-            hint: haveBlob
-              ? `remove "${store.blobPath(digest)}" and pull again`
-              : "the registry or something on the way is at fault",
-          },
-        );
-      },
-    };
+      take(chunk);
+      events.layerBytes(digest, total);
+    }
   }
 
-  /** The layers below one, as directories, the uppermost first, when they are there. */
-  async lowers(layer: Layer): Promise<string[]> {
-    const below = this.layers.slice(0, layer.index);
-    await Promise.all(this.#finished.slice(0, layer.index));
-    return below.map((each) => this.views.path(this.store.layerPath(this.kind, each.chainId))).reverse();
+  /** The blob comes into its file, and a thread follows it there: it verifies, and makes of it what is mounted. */
+  async both(layer: Layer): Promise<void> {
+    const { memory, signal } = this.work;
+    const own = new AbortController();
+    using file = openForWriting(this.blobTemporary(layer));
+    let refusal: unknown;
+    const unpacked = this.made(layer, this.blobTemporary(layer)).catch((error: unknown) => {
+      refusal = error;
+      own.abort();
+    });
+    let total = 0;
+    try {
+      await this.receive(layer, AbortSignal.any([signal, own.signal]), (chunk) => {
+        writeAll(file.fd, chunk);
+        total += chunk.byteLength;
+        memory.arrived(layer.index, total);
+      });
+    } catch (error) {
+      memory.failed(layer.index);
+      await unpacked;
+      // What the thread has against the blob is the reason, where it was not only told to stop.
+      throw refusal === undefined || refusal instanceof Abandoned ? error : refusal;
+    }
+    await unpacked;
+    if (refusal !== undefined) throw refusal;
+    this.keep(layer);
+    this.publish(layer);
+  }
+
+  /** A blob that is there. */
+  async unpack(layer: Layer, blob: string): Promise<void> {
+    this.work.memory.arrived(layer.index, layer.descriptor.size);
+    await this.made(layer, blob);
+    this.publish(layer);
+  }
+
+  /** What is mounted, in a place of its own. */
+  made(layer: Layer, blob: string): Promise<void> {
+    const { store, kind, layers, lanes, memory } = this.work;
+    const lowers = layers.slice(0, layer.index).map((each) => store.layerPath(kind, each.chainId));
+    return lanes.run({
+      kind,
+      layers: [layer],
+      blobs: [blob],
+      place: this.place(layer),
+      lowers,
+      memory: memory.buffer,
+      count: layers.length,
+    });
+  }
+
+  place(layer: Layer): string {
+    return `${this.work.temporary}/${layer.index}`;
+  }
+
+  publish(layer: Layer): void {
+    const { store, kind } = this.work;
+    publish(store, kind, layer.chainId, this.place(layer));
   }
 
   /** The whole tree of the image, from blobs that are all there. */
   async tree(): Promise<void> {
-    const { store, temporary, layers } = this;
+    const { store, temporary, layers, lanes, events } = this.work;
     const top = layers.at(-1);
     if (top === undefined || store.hasLayer("copy", top.chainId)) return;
     const place = `${temporary}/tree`;
-    await unpackTree(layers, place, (layer) => {
-      this.options.signal.throwIfAborted();
-      this.options.events.layerState(layer.descriptor.digest, "applying");
-      return streamFile(store.blobPath(layer.descriptor.digest));
-    });
+    const memory = new PullMemory(layers.length);
+    for (const layer of layers) {
+      memory.arrived(layer.index, layer.descriptor.size);
+      events.layerState(layer.descriptor.digest, "applying");
+    }
+    const blobs = layers.map((layer) => store.blobPath(layer.descriptor.digest));
+    await abandoned(memory, this.work.signal, () =>
+      lanes.run({ kind: "copy", layers, blobs, place, lowers: [], memory: memory.buffer, count: layers.length }),
+    );
     publish(store, "copy", top.chainId, place);
-    for (const layer of layers) this.options.events.layerState(layer.descriptor.digest, "done");
+    for (const layer of layers) events.layerState(layer.descriptor.digest, "done");
+  }
+}
+
+/** Work of threads that ends when the signal comes. */
+async function abandoned<T>(memory: PullMemory, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const stop = (): void => memory.abandon();
+  signal.addEventListener("abort", stop);
+  try {
+    signal.throwIfAborted();
+    return await work();
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
   }
 }
 
@@ -259,16 +323,17 @@ class Puller {
 async function pullLayers(
   store: Store,
   repository: Repository,
-  options: Pick<PullOptions, "events" | "signal">,
+  { events, signal: outer }: Pick<PullOptions, "events" | "signal">,
   temporary: string,
   layers: readonly Layer[],
 ): Promise<number> {
   const abort = new AbortController();
-  const signal = AbortSignal.any([options.signal, abort.signal]);
+  const signal = AbortSignal.any([outer, abort.signal]);
   const kind = store.unpackedAs(layers.map((layer) => layer.chainId)) ?? chooseSnapshotter(store);
-  using views = new LayerViews(kind);
-  const puller = new Puller(store, repository, { ...options, signal }, temporary, layers, kind, views);
-  await puller.all(() => abort.abort());
+  const memory = new PullMemory(layers.length);
+  using lanes = new Lanes();
+  const puller = new Puller({ store, repository, events, signal, temporary, layers, kind, lanes, memory });
+  await abandoned(memory, outer, () => puller.all(() => abort.abort()));
   return puller.downloaded;
 }
 

@@ -1,119 +1,117 @@
 /**
- * From a layer's blob to what is mounted: a directory, or an archive with an index over it. It is verified while it is
- * made (DiffID of the plain tar), and has its name when all of it is there and on the disk.
+ * From a layer's blob to what is mounted: a directory, or an archive with an index over it. All is verified while it is
+ * made (digest of the blob, DiffID of the plain tar), and is on the disk when the work is done; only its name it gets
+ * later. These functions do not wait for anything but the disk: they run on threads of their own (unpack-worker.ts).
  */
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
+import { direct, SyscallError } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { makeDirectories } from "../../ffi/files.ts";
+import { alloc } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
 import { applyLayer } from "../layer/apply.ts";
 import { decompress } from "../layer/decompress.ts";
 import { indexLayer } from "../layer/erofs/index-layer.ts";
 import { mountErofs } from "../layer/erofs/mount.ts";
 import { ByteSource } from "../layer/tar.ts";
-import { type ChainId, type DiffId, hexOf } from "../spec/digest.ts";
+import { type ChainId, type DiffId, type Digest, hexOf } from "../spec/digest.ts";
 import type { Descriptor } from "../spec/image.ts";
-import { exists, openForWriting, storeError, syncDirectory, writeAll } from "./disk.ts";
-import { layerFolders, type Snapshotter } from "./snapshotter.ts";
-import type { Store } from "./store.ts";
-import { counted, kept } from "./streams.ts";
+import { openForWriting, storeError, writeAll } from "./disk.ts";
+import { PullMemory } from "./pull-memory.ts";
+import type { Snapshotter } from "./snapshotter.ts";
 
 /** A plain layer larger than this and than 500 times its blob is a bomb and nothing else. */
 const bombFrom = 1 << 30;
 const bombRatio = 500;
+const readSize = 1 << 18;
 const directoryFlags = O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC;
 
 export interface Layer {
   readonly descriptor: Descriptor;
   readonly diffId: DiffId;
   readonly chainId: ChainId;
+  /** From the lowest, which is 0. */
   readonly index: number;
 }
 
-interface Plain {
-  readonly stream: AsyncIterable<Uint8Array>;
-  /** @throws OciboxError where the DiffID is not what the image promises; all of the stream has been read */
-  verify(): void;
+/** Plain data, for it goes from one thread to another. */
+export interface UnpackJob {
+  readonly kind: Snapshotter;
+  /** The one that is unpacked; for a copy all of them, the lowest first. */
+  readonly layers: readonly Layer[];
+  /** Where the blob of each is, or is growing. */
+  readonly blobs: readonly string[];
+  /** A name that nothing has yet, on the store's file system. */
+  readonly place: string;
+  /** The layers below, the lowest first: what is mounted. */
+  readonly lowers: readonly string[];
+  readonly memory: SharedArrayBuffer;
+  /** How many layers the memory is for. */
+  readonly count: number;
 }
 
-/** A layer's plain archive, hashed as it goes by. */
-function plainOf({ descriptor, diffId }: Layer, raw: AsyncIterable<Uint8Array>): Plain {
-  const hasher = new Bun.CryptoHasher("sha256");
-  const onBytes = (total: number): void => {
-    if (total > bombFrom && total > descriptor.size * bombRatio)
-      throw new OciboxError("INVALID", `the layer ${descriptor.digest} grows to more than ${bombRatio} times its size`);
-  };
-  return {
-    stream: counted(decompress(descriptor.mediaType, raw), hasher, onBytes),
-    verify() {
-      const found = `sha256:${hasher.digest("hex")}`;
-      if (found !== diffId)
+/** The blob as far as it is there, and as it grows. What is given out is valid until the next piece. */
+function* blobPieces(layer: Layer, path: string, memory: PullMemory, hasher: Bun.CryptoHasher): Generator<Uint8Array> {
+  const { size } = layer.descriptor;
+  using file = new OwnedFd(direct.openat(AT_FDCWD, path, O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC, 0));
+  const buffer = alloc(readSize);
+  let at = 0;
+  let there = 0;
+  while (at < size) {
+    // The decompressors take longer over small pieces, and want the first to be larger than its magic number.
+    while (there - at < Math.min(readSize, size - at)) there = memory.more(layer.index, there);
+    memory.check(layer.index);
+    let filled = 0;
+    const want = Math.min(readSize, size - at);
+    while (filled < want) {
+      const got = direct.read(file.fd, filled === 0 ? buffer : buffer.subarray(filled), want - filled);
+      if (got === 0) throw new OciboxError("STORE", `"${path}" became shorter while it was read`);
+      filled += got;
+    }
+    at += filled;
+    const piece = buffer.subarray(0, filled);
+    hasher.update(piece);
+    yield piece;
+  }
+  direct.fsync(file.fd);
+}
+
+/** Reads a layer's blob to its end, and gives its plain archive to `work`. @throws OciboxError DIGEST_MISMATCH */
+function verified(layer: Layer, path: string, memory: PullMemory, work: (plain: Iterable<Uint8Array>) => void): void {
+  const { descriptor, diffId } = layer;
+  const blob = new Bun.CryptoHasher("sha256");
+  const plain = new Bun.CryptoHasher("sha256");
+  const raw = blobPieces(layer, path, memory, blob);
+  function* archive(): Generator<Uint8Array> {
+    let total = 0;
+    for (const piece of decompress(descriptor.mediaType, raw)) {
+      total += piece.byteLength;
+      if (total > bombFrom && total > descriptor.size * bombRatio)
         throw new OciboxError(
-          "DIGEST_MISMATCH",
-          `the layer ${descriptor.digest} has the DiffID ${found}, and the image promises ${diffId}`,
+          "INVALID",
+          `the layer ${descriptor.digest} grows to more than ${bombRatio} times its size`,
         );
-    },
-  };
+      plain.update(piece);
+      yield piece;
+    }
+  }
+  work(archive());
+  const found = `sha256:${blob.digest("hex")}`;
+  if (found !== descriptor.digest)
+    throw new OciboxError("DIGEST_MISMATCH", `the layer ${descriptor.digest} has the digest ${found}`, {
+      hint: "the registry, the disk or something on the way is at fault; pull again",
+    });
+  const foundDiff = `sha256:${plain.digest("hex")}`;
+  if (foundDiff !== diffId)
+    throw new OciboxError(
+      "DIGEST_MISMATCH",
+      `the layer ${descriptor.digest} has the DiffID ${foundDiff}, and the image promises ${diffId}`,
+    );
 }
 
 function newDirectory(path: string): OwnedFd {
   direct.mkdirat(AT_FDCWD, path, 0o755);
   direct.fchmodat(AT_FDCWD, path, 0o755);
   return new OwnedFd(direct.openat(AT_FDCWD, path, directoryFlags, 0));
-}
-
-/** Layers as directories to look into: those that are no directories are mounted, for as long as this is kept. */
-export class LayerViews implements Disposable {
-  readonly #mounts = new Map<string, OwnedFd>();
-
-  constructor(readonly kind: Snapshotter) {}
-
-  path(layer: string): string {
-    if (this.kind !== "erofs") return layer;
-    const mount = this.#mounts.get(layer) ?? mountErofs(layer);
-    this.#mounts.set(layer, mount);
-    return `/proc/self/fd/${mount.fd}/.`;
-  }
-
-  [Symbol.dispose](): void {
-    for (const mount of this.#mounts.values()) mount[Symbol.dispose]();
-    this.#mounts.clear();
-  }
-}
-
-export interface UnpackRequest {
-  readonly layer: Layer;
-  /** Its blob. */
-  readonly raw: AsyncIterable<Uint8Array>;
-  /** A name that nothing has yet, on the store's file system. */
-  readonly place: string;
-  /** The layers below, as directories to look into, the uppermost first. */
-  lowers(): Promise<readonly string[]>;
-}
-
-async function toDirectory({ layer, raw, place, lowers }: UnpackRequest): Promise<void> {
-  using root = newDirectory(place);
-  const plain = plainOf(layer, raw);
-  await applyLayer(root.fd, new ByteSource(plain.stream), { lowers });
-  plain.verify();
-  direct.syncfs(root.fd);
-}
-
-async function toErofs({ layer, raw, place, lowers }: UnpackRequest): Promise<void> {
-  using root = newDirectory(place);
-  const plain = plainOf(layer, raw);
-  using data = openForWriting(`${place}/data`);
-  const source = new ByteSource(kept(plain.stream, data.fd));
-  const uuid = new Uint8Array(Buffer.from(hexOf(layer.chainId).slice(0, 32), "hex"));
-  const index = await indexLayer(source, { lowers, uuid, data: data.fd });
-  plain.verify();
-  using file = openForWriting(`${place}/index`);
-  writeAll(file.fd, index);
-  direct.fsync(file.fd);
-  direct.fsync(data.fd);
-  direct.fsync(root.fd);
-  checkMount(place);
 }
 
 /** What the kernel will not mount is better known now. */
@@ -129,45 +127,82 @@ function checkMount(place: string): void {
   }
 }
 
-/** Unpacks one layer under a name that is not its own yet. @throws OciboxError */
-export async function unpackLayer(kind: "overlay" | "erofs", request: UnpackRequest): Promise<void> {
-  try {
-    await (kind === "erofs" ? toErofs : toDirectory)(request);
-  } catch (error) {
-    throw storeError(error, `cannot unpack the layer ${request.layer.descriptor.digest}`);
-  }
-}
+type Lowers = () => readonly string[];
 
-/** All layers upon each other in one directory. @param blob streams a layer's blob */
-export async function unpackTree(
-  layers: readonly Layer[],
-  place: string,
-  blob: (layer: Layer) => AsyncIterable<Uint8Array>,
-): Promise<void> {
-  using root = newDirectory(place);
-  for (const layer of layers) {
-    try {
-      const plain = plainOf(layer, blob(layer));
-      await applyLayer(root.fd, new ByteSource(plain.stream), { onto: true });
-      plain.verify();
-    } catch (error) {
-      throw storeError(error, `cannot unpack the layer ${layer.descriptor.digest}`);
+function toErofs(layer: Layer, place: string, plain: Iterable<Uint8Array>, lowers: Lowers): void {
+  using data = openForWriting(`${place}/data`);
+  function* kept(): Generator<Uint8Array> {
+    for (const piece of plain) {
+      writeAll(data.fd, piece);
+      yield piece;
     }
   }
-  direct.syncfs(root.fd);
+  const uuid = new Uint8Array(Buffer.from(hexOf(layer.chainId).slice(0, 32), "hex"));
+  const index = indexLayer(new ByteSource(kept()), { lowers, uuid, data: data.fd });
+  using file = openForWriting(`${place}/index`);
+  writeAll(file.fd, index);
+  direct.fsync(file.fd);
+  direct.fsync(data.fd);
 }
 
-/** Visible from here on, whole. Another process may have been faster. */
-export function publish(store: Store, kind: Snapshotter, chainId: ChainId, place: string): void {
-  const path = store.newLayerPath(kind, chainId);
-  const folder = `${store.root}/${layerFolders[kind]}`;
-  const rename = (): number => attempt("renameat2", AT_FDCWD, place, AT_FDCWD, path, 1);
-  let renamed = rename();
-  if (renamed < 0 && !exists(path)) {
-    // A store of an older version has no folder for this kind.
-    makeDirectories(folder);
-    renamed = rename();
-    if (renamed < 0 && !exists(path)) direct.renameat2(AT_FDCWD, place, AT_FDCWD, path, 1);
+/** @param lowers the layers below as directories to look into, the uppermost first, when they are there */
+function unpackOne(job: UnpackJob, memory: PullMemory, root: OwnedFd, lowers: Lowers): void {
+  const [layer] = job.layers as readonly [Layer];
+  const [blob] = job.blobs as readonly [string];
+  verified(layer, blob, memory, (plain) => {
+    if (job.kind === "erofs") toErofs(layer, job.place, plain, lowers);
+    else applyLayer(root.fd, new ByteSource(plain), { lowers });
+  });
+  if (job.kind === "erofs") {
+    direct.fsync(root.fd);
+    checkMount(job.place);
+  } else direct.syncfs(root.fd);
+}
+
+/** Layers as directories to look into: those that are no directories are mounted, for as long as this is kept. */
+function viewsOf(job: UnpackJob, owned: DisposableStack): string[] {
+  const paths = job.lowers.map((lower) =>
+    job.kind === "erofs" ? `/proc/self/fd/${owned.use(mountErofs(lower)).fd}/.` : lower,
+  );
+  return paths.reverse();
+}
+
+/**
+ * Does a job to its end.
+ * @param waiting called before and after a sleep until layers below are there
+ * @throws OciboxError; Abandoned where the pull has ended meanwhile
+ */
+export function unpack(job: UnpackJob, waiting: (asleep: boolean) => void): void {
+  const memory = new PullMemory(job.count, job.memory);
+  using owned = new DisposableStack();
+  let views: readonly string[] | undefined;
+  const lowers = (): readonly string[] => {
+    if (views !== undefined) return views;
+    const below = Array.from({ length: job.layers[0]?.index ?? 0 }, (_, layer) => layer);
+    if (!below.every((layer) => memory.isDone(layer))) {
+      waiting(true);
+      for (const layer of below) memory.whole(layer);
+      waiting(false);
+    }
+    views = viewsOf(job, owned);
+    return views;
+  };
+  let digest: Digest | undefined;
+  try {
+    using root = newDirectory(job.place);
+    if (job.kind !== "copy") {
+      digest = job.layers[0]?.descriptor.digest;
+      unpackOne(job, memory, root, lowers);
+      return;
+    }
+    job.layers.forEach((layer, at) => {
+      digest = layer.descriptor.digest;
+      verified(layer, job.blobs[at] as string, memory, (plain) =>
+        applyLayer(root.fd, new ByteSource(plain), { onto: true }),
+      );
+    });
+    direct.syncfs(root.fd);
+  } catch (error) {
+    throw storeError(error, `cannot unpack the layer ${digest}`);
   }
-  syncDirectory(folder);
 }

@@ -37,11 +37,11 @@ async function apply(bytes: Uint8Array<ArrayBuffer>, lowers: readonly string[] =
   const path = join(dir, `layer-${layers++}`);
   mkdirSync(path);
   using root = new OwnedFd(direct.openat(-100, path, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-  const stream = async function* (): AsyncGenerator<Uint8Array> {
+  const stream = function* (): Generator<Uint8Array> {
     // In pieces that end where no header does.
     for (let at = 0; at < bytes.byteLength; at += 700) yield bytes.subarray(at, at + 700);
   };
-  await applyLayer(root.fd, new ByteSource(stream()), { lowers: async () => lowers });
+  applyLayer(root.fd, new ByteSource(stream()), { lowers: () => lowers });
   return path;
 }
 

@@ -8,8 +8,8 @@ import { Tree } from "./tree.ts";
 import { blockSize, writeErofs } from "./write.ts";
 
 export interface IndexOptions {
-  /** The layers below, the uppermost first: paths of directories. Awaited only if something of them is needed. */
-  lowers(): Promise<readonly string[]>;
+  /** The layers below, the uppermost first: paths of directories. asked for only if something of them is needed. */
+  lowers(): readonly string[];
   /** 16 bytes; the same for the same layer. */
   readonly uuid: Uint8Array;
   /** A descriptor of the file that has the plain archive when all of the source was read. */
@@ -36,19 +36,19 @@ function append({ copies }: Tree, data: number, size: number): number {
  * @returns the image of metadata; its second device is the archive's file
  * @throws OciboxError INVALID naming the entry that is refused
  */
-export async function indexLayer(source: ByteSource, options: IndexOptions): Promise<Uint8Array<ArrayBuffer>> {
+export function indexLayer(source: ByteSource, options: IndexOptions): Uint8Array<ArrayBuffer> {
   const tree = new Tree(options.lowers);
   try {
     for (let entries = 0; ; entries++) {
-      const entry = await nextEntry(source);
+      const entry = nextEntry(source);
       if (entry === undefined) break;
       if (entries === mostEntries) throw new OciboxError("INVALID", `the layer has more than ${mostEntries} entries`);
-      await tree.apply(entry, source.taken);
-      await source.skip(entry.size);
-      await finishEntry(source, entry);
+      tree.apply(entry, source.taken);
+      source.skip(entry.size);
+      finishEntry(source, entry);
     }
-    await drain(source);
-    await tree.finish();
+    drain(source);
+    tree.finish();
     return writeErofs(tree.root, options.uuid, append(tree, options.data, source.taken));
   } finally {
     tree.close();

@@ -50,8 +50,8 @@ export class Tree {
   /** The directory that the entry before was in: archives go through directories one by one. */
   #last: { readonly path: string; readonly inode: Inode } | undefined;
 
-  /** @param lowers the layers below, the uppermost first: paths of directories; awaited only where they are needed */
-  constructor(readonly lowers: () => Promise<readonly string[]>) {
+  /** @param lowers the layers below, the uppermost first: paths of directories; asked for only where they are needed */
+  constructor(readonly lowers: () => readonly string[]) {
     this.root.implied = true;
     this.root.take(nothing);
     this.root.links = 2;
@@ -163,13 +163,13 @@ export class Tree {
     if (before !== undefined && before.size > 0) inode.xattrs = new Map([...before, ...inode.xattrs]);
   }
 
-  async #link(place: Place, entry: TarEntry): Promise<void> {
+  #link(place: Place, entry: TarEntry): void {
     const parts = components(entry.linkname);
     const base = parts.at(-1);
     if (base === undefined) refuse(entry.linkname, "which names no file");
     const target: Place = { parent: this.#directory(parts, parts.length - 1), base, path: parts.join("/") };
     if (target.parent === place.parent && base === place.base) refuse(entry.name, "a hard link to itself");
-    const inode = target.parent.children?.get(base) ?? (await this.#copyUp(target, parts, entry));
+    const inode = target.parent.children?.get(base) ?? this.#copyUp(target, parts, entry);
     if (inode.kind === "directory") refuse(entry.name, "a hard link to a directory");
     const was = place.parent.children?.get(place.base);
     if (was === inode) return;
@@ -190,12 +190,12 @@ export class Tree {
   }
 
   /** A hard link to a file of a lower layer: the file becomes one of this layer, as overlay does when it is written. */
-  async #copyUp(target: Place, parts: readonly string[], entry: TarEntry): Promise<Inode> {
+  #copyUp(target: Place, parts: readonly string[], entry: TarEntry): Inode {
     const how = struct<number>("open_how", {
       flags: O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC | O.O_NONBLOCK,
       resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS,
     });
-    for (const lower of await this.lowers()) {
+    for (const lower of this.lowers()) {
       using directory = new OwnedFd(
         direct.openat(AT_FDCWD, lower, O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC, 0),
       );
@@ -234,7 +234,7 @@ export class Tree {
    * Takes one entry of the archive.
    * @param at where a file's bytes begin in the plain archive
    */
-  async apply(entry: TarEntry, at: number): Promise<void> {
+  apply(entry: TarEntry, at: number): void {
     const parts = components(entry.name);
     const base = parts.at(-1);
     if (base === undefined) {
@@ -249,12 +249,12 @@ export class Tree {
     for (const part of parts) if (part.startsWith(whiteoutPrefix)) refuse(entry.name, "an entry inside a whiteout");
     const place: Place = { parent: this.#directory(parts, parts.length - 1), base, path: entry.name };
     if (entry.type === "directory") this.#makeDirectory(place, entry);
-    else if (entry.type === "link") await this.#link(place, entry);
+    else if (entry.type === "link") this.#link(place, entry);
     else this.#put(place, made(entry, at));
   }
 
   /** What the archive has not said of its directories, from the layers below. */
-  async finish(): Promise<void> {
+  finish(): void {
     let lowers: readonly string[] | undefined;
     const stack: { inode: Inode; parts: readonly string[]; covered: boolean }[] = [
       { inode: this.root, parts: [], covered: false },
@@ -262,7 +262,7 @@ export class Tree {
     for (let each = stack.pop(); each !== undefined; each = stack.pop()) {
       const { inode, parts, covered } = each;
       if (inode.implied) {
-        lowers ??= await this.lowers();
+        lowers ??= this.lowers();
         const found = covered ? undefined : attributesBelow(parts, lowers);
         inode.take(found ?? nothing);
       }

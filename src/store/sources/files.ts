@@ -25,7 +25,7 @@ export interface SourceFiles extends Disposable {
 const pieceSize = 1 << 20;
 
 /** Bytes of a file from one place to another. */
-async function* range(fd: number, from: number, to: number, piece = pieceSize): AsyncGenerator<Uint8Array> {
+function* range(fd: number, from: number, to: number, piece = pieceSize): Generator<Uint8Array> {
   for (let at = from; at < to; ) {
     const bytes = alloc(Math.min(piece, to - at));
     const got = direct.pread64(fd, bytes, bytes.byteLength, at);
@@ -152,7 +152,7 @@ class ArchiveFiles implements SourceFiles {
     for (let at = 0, count = 0; at < end; count++) {
       if (count > mostMembers) throw new OciboxError("INVALID", `"${this.path}" has more than ${mostMembers} members`);
       const source = new ByteSource(range(this.file.fd, at, end, 4096));
-      const entry = await nextEntry(source);
+      const entry = nextEntry(source);
       if (entry === undefined) return;
       const start = at + source.taken;
       const name = normal(entry.name);

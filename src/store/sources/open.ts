@@ -9,7 +9,7 @@ import type { Store } from "../store.ts";
 import { archiveFiles, directoryFiles, type SourceFiles } from "./files.ts";
 import { type Form, openForm } from "./formats.ts";
 import type { LocalImage, LocalSource } from "./local.ts";
-import { packingOf, readStream, spool } from "./spool.ts";
+import { packingOf, readPieces, spool } from "./spool.ts";
 
 export interface Transport {
   readonly kind: "oci" | "oci-archive" | "docker-archive" | "dir";
@@ -52,7 +52,7 @@ async function archiveOf(store: Store, file: OwnedFd, path: string): Promise<Sou
     if (packingOf(head, what) === "none") return archiveFiles(path, file);
   }
   using packed = file;
-  return archiveFiles(path, await spool(store, readStream(packed.fd), what));
+  return archiveFiles(path, await spool(store, readPieces(packed.fd), what));
 }
 
 /**

@@ -8,14 +8,31 @@ import { decompress } from "../../layer/decompress.ts";
 import { writeAll } from "../disk.ts";
 import type { Store } from "../store.ts";
 
-/** What a descriptor gives, in pieces of at most 1 MiB. */
-export async function* readStream(fd: number): AsyncGenerator<Uint8Array> {
+const readSize = 1 << 18;
+const leastPiece = 512;
+
+/**
+ * What a descriptor gives, in pieces of at most 256 KiB, and of 512 bytes at least but for the last; valid until the
+ * next one is asked for.
+ */
+export function* readPieces(fd: number): Generator<Uint8Array> {
+  const buffer = alloc(readSize);
   for (;;) {
-    const piece = alloc(1 << 20);
-    const got = direct.read(fd, piece, piece.byteLength);
-    if (got === 0) return;
-    yield piece.subarray(0, got);
+    let filled = 0;
+    while (filled < leastPiece) {
+      const got = direct.read(fd, filled === 0 ? buffer : buffer.subarray(filled), readSize - filled);
+      if (got === 0) break;
+      filled += got;
+    }
+    if (filled === 0) return;
+    yield buffer.subarray(0, filled);
+    if (filled < leastPiece) return;
   }
+}
+
+/** Lets signals be heard, in the middle of work that does not wait for anything. */
+export async function breathe(): Promise<void> {
+  await Bun.sleep(0);
 }
 
 export type Packing = "gzip" | "zstd" | "none";
@@ -42,15 +59,15 @@ export function layerType(packing: Packing): string {
 }
 
 /** The plain bytes of a stream that may be compressed. */
-async function* unpacked(stream: AsyncIterable<Uint8Array>, what: string): AsyncGenerator<Uint8Array> {
-  const iterator = stream[Symbol.asyncIterator]();
-  const first = await iterator.next();
+function* unpacked(stream: Iterable<Uint8Array>, what: string): Generator<Uint8Array> {
+  const iterator = stream[Symbol.iterator]();
+  const first = iterator.next();
   if (first.done === true) return;
   const packing = packingOf(first.value, what);
-  async function* all(): AsyncGenerator<Uint8Array> {
+  function* all(): Generator<Uint8Array> {
     yield first.value as Uint8Array;
     for (;;) {
-      const { done, value } = await iterator.next();
+      const { done, value } = iterator.next();
       if (done === true) return;
       yield value;
     }
@@ -65,7 +82,7 @@ const bombRatio = 500;
  * Writes a stream to a file that has no name any more: nothing is left of it however the program ends.
  * @returns the file, open for reading and writing, owned by the caller
  */
-export async function spool(store: Store, stream: AsyncIterable<Uint8Array>, what: string): Promise<OwnedFd> {
+export async function spool(store: Store, stream: Iterable<Uint8Array>, what: string): Promise<OwnedFd> {
   store.prepare();
   const path = store.temporaryName();
   const flags = O.O_RDWR | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
@@ -74,13 +91,14 @@ export async function spool(store: Store, stream: AsyncIterable<Uint8Array>, wha
     direct.unlinkat(AT_FDCWD, path, 0);
     let taken = 0;
     let made = 0;
-    async function* counted(): AsyncGenerator<Uint8Array> {
-      for await (const piece of stream) {
+    function* counted(): Generator<Uint8Array> {
+      for (const piece of stream) {
         taken += piece.byteLength;
         yield piece;
       }
     }
-    for await (const piece of unpacked(counted(), what)) {
+    for (const piece of unpacked(counted(), what)) {
+      await breathe();
       made += piece.byteLength;
       if (made > bombFrom && made > taken * bombRatio)
         throw new OciboxError("INVALID", `${what} grows to more than ${bombRatio} times its size`);

@@ -1,0 +1,93 @@
+/** Threads that unpack, one for each processor: what goes to which of them, and what they say. */
+import { type ErrorCode, OciboxError } from "../errors.ts";
+import { Abandoned } from "./pull-memory.ts";
+import type { UnpackJob } from "./unpack.ts";
+
+declare const OCIBOX_VERSION: string | undefined;
+
+/** What a thread says. */
+export type Told =
+  | { readonly kind: "asleep" | "awake" | "done" | "abandoned" }
+  | {
+      readonly kind: "refused";
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly hint: string | undefined;
+    }
+  | { readonly kind: "broken"; readonly message: string; readonly stack: string | undefined };
+
+/** In the program all modules of the first import lie at its root, and this one where it does in the source. */
+const module = typeof OCIBOX_VERSION === "undefined" ? "./unpack-worker.ts" : "./store/unpack-worker.ts";
+
+interface Waiting {
+  readonly job: UnpackJob;
+  readonly promise: PromiseWithResolvers<void>;
+}
+
+interface Lane {
+  readonly worker: Worker;
+  at: Waiting | undefined;
+  asleep: boolean;
+}
+
+function errorOf(told: Told): Error {
+  if (told.kind === "abandoned") return new Abandoned();
+  if (told.kind === "refused")
+    return new OciboxError(told.code, told.message, told.hint === undefined ? {} : { hint: told.hint });
+  const error = new Error(told.kind === "broken" ? told.message : "a thread has ended");
+  if (told.kind === "broken" && told.stack !== undefined) error.stack = told.stack;
+  return error;
+}
+
+export class Lanes implements Disposable {
+  readonly #lanes: Lane[] = [];
+  readonly #queue: Waiting[] = [];
+
+  /** @param most how many work at a time; those that sleep do not count */
+  constructor(readonly most = Math.max(1, Math.min(navigator.hardwareConcurrency, 4))) {}
+
+  /** @throws what the work throws: OciboxError, Abandoned */
+  run(job: UnpackJob): Promise<void> {
+    const promise = Promise.withResolvers<void>();
+    this.#queue.push({ job, promise });
+    this.#next();
+    return promise.promise;
+  }
+
+  #next(): void {
+    while (
+      this.#queue.length > 0 &&
+      this.#lanes.filter((lane) => lane.at !== undefined && !lane.asleep).length < this.most
+    ) {
+      const lane = this.#lanes.find((each) => each.at === undefined) ?? this.#start();
+      lane.at = this.#queue.shift() as Waiting;
+      lane.worker.postMessage(lane.at.job);
+    }
+  }
+
+  #start(): Lane {
+    const lane: Lane = { worker: new Worker(new URL(module, import.meta.url).href), at: undefined, asleep: false };
+    lane.worker.onmessage = ({ data }: MessageEvent<Told>) => this.#heard(lane, data);
+    lane.worker.onerror = ({ message }) => this.#heard(lane, { kind: "broken", message, stack: undefined });
+    this.#lanes.push(lane);
+    return lane;
+  }
+
+  #heard(lane: Lane, told: Told): void {
+    if (told.kind === "asleep" || told.kind === "awake") lane.asleep = told.kind === "asleep";
+    else {
+      const ended = lane.at;
+      lane.at = undefined;
+      lane.asleep = false;
+      if (told.kind === "done") ended?.promise.resolve();
+      else ended?.promise.reject(errorOf(told));
+    }
+    this.#next();
+  }
+
+  /** Ends the threads; whatever they do should have ended before. */
+  [Symbol.dispose](): void {
+    for (const { worker } of this.#lanes) worker.terminate();
+    this.#lanes.length = 0;
+  }
+}

@@ -1,0 +1,23 @@
+/** A thread that unpacks layers, one after the other: lanes.ts starts it and tells it which. */
+import { OciboxError, reason } from "../errors.ts";
+import type { Told } from "./lanes.ts";
+import { Abandoned } from "./pull-memory.ts";
+import { type UnpackJob, unpack } from "./unpack.ts";
+
+declare const self: Worker;
+
+function tell(told: Told): void {
+  postMessage(told);
+}
+
+self.onmessage = ({ data }: MessageEvent<UnpackJob>) => {
+  try {
+    unpack(data, (asleep) => tell({ kind: asleep ? "asleep" : "awake" }));
+    tell({ kind: "done" });
+  } catch (error) {
+    if (error instanceof Abandoned) tell({ kind: "abandoned" });
+    else if (error instanceof OciboxError)
+      tell({ kind: "refused", code: error.code, message: error.message, hint: error.hint });
+    else tell({ kind: "broken", message: reason(error), stack: error instanceof Error ? error.stack : undefined });
+  }
+};
