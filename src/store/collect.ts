@@ -142,7 +142,7 @@ export interface Pruned {
 export async function prune(store: Store, all: boolean): Promise<Pruned> {
   store.prepare();
   const before = usageOf(store);
-  reclaim(store);
+  reclaim(store, true);
   let used: Set<Digest | undefined> | undefined;
   const images = await collect(store, ({ names, manifestDescriptor }) => {
     // Looked up when nobody can begin to use one.

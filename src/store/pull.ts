@@ -2,10 +2,12 @@
  * Pulling: a registry's streams into the store. Each layer is verified three times over while it streams: size and
  * digest of the blob, DiffID of the plain tar. An image gets its name when all of it is there, and not before.
  */
-import { AT_FDCWD } from "../../ffi/constants.ts";
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
+import { removeTree } from "../layer/remove-tree.ts";
 import { canonical, type Reference } from "../reference/reference.ts";
 import type { Repository } from "../registry/repository.ts";
 import { type ChainId, chainIds, type DiffId, type Digest, hexOf } from "../spec/digest.ts";
@@ -13,8 +15,9 @@ import type { Descriptor, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeManifestOrIndex } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches, selectPlatform, showPlatform } from "../spec/platform.ts";
 import type { PullEvents } from "../spec/progress.ts";
-import { openForWriting, renameDurably, storeError, writeAll } from "./disk.ts";
+import { storeError } from "./disk.ts";
 import { Lanes } from "./lanes.ts";
+import { PartialBlob } from "./partial-blob.ts";
 import { chooseSnapshotter } from "./probe.ts";
 import { publish } from "./publish.ts";
 import { Abandoned, PullMemory } from "./pull-memory.ts";
@@ -176,71 +179,69 @@ class Puller {
       return;
     }
     events.layerState(digest, haveBlob ? "applying" : "downloading");
-    if (!unpacks) await this.download(layer);
-    else if (haveBlob) await this.unpack(layer, store.blobPath(digest));
-    else await this.both(layer);
+    if (haveBlob) await this.unpack(layer, store.blobPath(digest));
+    else await this.bring(layer, unpacks);
     events.layerState(digest, "done");
   }
 
-  blobTemporary(layer: Layer): string {
-    return `${this.work.temporary}/${hexOf(layer.descriptor.digest)}`;
+  /** A blob, and what is mounted of it. What an earlier pull has left of it is gone on with, and not believed. */
+  async bring(layer: Layer, unpacks: boolean): Promise<void> {
+    const partial = new PartialBlob(this.work.store, layer.descriptor);
+    try {
+      const resumed = partial.size > 0;
+      await (unpacks ? this.both(layer, partial) : this.download(layer, partial)).catch(async (error: unknown) => {
+        if (!(error instanceof OciboxError && (error.code === "DIGEST_MISMATCH" || error.code === "INVALID")))
+          throw error;
+        partial.clear();
+        if (!resumed) throw error;
+        this.work.memory.arrived(layer.index, 0);
+        removePlace(this.place(layer));
+        await (unpacks ? this.both(layer, partial) : this.download(layer, partial));
+      });
+      partial.keep();
+      this.downloaded += layer.descriptor.size;
+    } finally {
+      partial[Symbol.dispose]();
+    }
+    if (unpacks) this.publish(layer);
   }
 
   /** The blob alone. */
-  async download(layer: Layer): Promise<void> {
-    const { digest } = layer.descriptor;
-    using file = openForWriting(this.blobTemporary(layer));
-    const hasher = new Bun.CryptoHasher("sha256");
-    await this.receive(layer, this.work.signal, (chunk) => {
-      hasher.update(chunk);
-      writeAll(file.fd, chunk);
-    });
-    const found = `sha256:${hasher.digest("hex")}`;
-    if (found !== digest)
-      throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has the digest ${found}`, {
-        hint: "the registry or something on the way is at fault",
-      });
-    direct.fsync(file.fd);
-    this.keep(layer);
+  async download(layer: Layer, partial: PartialBlob): Promise<void> {
+    await this.receive(layer, partial, this.work.signal);
+    await partial.verify();
   }
 
-  /** A blob that has been verified gets its name. */
-  keep(layer: Layer): void {
-    const { descriptor } = layer;
-    renameDurably(this.blobTemporary(layer), this.work.store.newBlobPath(descriptor.digest));
-    this.downloaded += descriptor.size;
-  }
-
-  async receive(layer: Layer, signal: AbortSignal, take: (chunk: Uint8Array) => void): Promise<void> {
-    const { repository, events } = this.work;
+  async receive(layer: Layer, partial: PartialBlob, signal: AbortSignal): Promise<void> {
+    const { repository, events, memory } = this.work;
     const { digest, size } = layer.descriptor;
-    let total = 0;
-    for await (const chunk of repository.blob({ digest, size }, { signal })) {
-      total += chunk.byteLength;
-      if (total > size)
+    const arrived = (): void => {
+      memory.arrived(layer.index, partial.size);
+      events.layerBytes(digest, partial.size);
+    };
+    arrived();
+    if (partial.size === size) return;
+    for await (const chunk of repository.blob({ digest, size }, { signal, from: partial.size })) {
+      if (partial.size + chunk.byteLength > size)
         throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has more than the ${size} bytes promised`);
-      take(chunk);
-      events.layerBytes(digest, total);
+      partial.append(chunk);
+      arrived();
     }
+    if (partial.size < size)
+      throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has ${partial.size} of ${size} bytes`);
   }
 
   /** The blob comes into its file, and a thread follows it there: it verifies, and makes of it what is mounted. */
-  async both(layer: Layer): Promise<void> {
+  async both(layer: Layer, partial: PartialBlob): Promise<void> {
     const { memory, signal } = this.work;
     const own = new AbortController();
-    using file = openForWriting(this.blobTemporary(layer));
     let refusal: unknown;
-    const unpacked = this.made(layer, this.blobTemporary(layer)).catch((error: unknown) => {
+    const unpacked = this.made(layer, partial.path).catch((error: unknown) => {
       refusal = error;
       own.abort();
     });
-    let total = 0;
     try {
-      await this.receive(layer, AbortSignal.any([signal, own.signal]), (chunk) => {
-        writeAll(file.fd, chunk);
-        total += chunk.byteLength;
-        memory.arrived(layer.index, total);
-      });
+      await this.receive(layer, partial, AbortSignal.any([signal, own.signal]));
     } catch (error) {
       memory.failed(layer.index);
       await unpacked;
@@ -249,8 +250,6 @@ class Puller {
     }
     await unpacked;
     if (refusal !== undefined) throw refusal;
-    this.keep(layer);
-    this.publish(layer);
   }
 
   /** A blob that is there. */
@@ -302,6 +301,13 @@ class Puller {
     publish(store, "copy", top.chainId, place);
     for (const layer of layers) events.layerState(layer.descriptor.digest, "done");
   }
+}
+
+/** What has been made of a blob that was not what it should be. */
+function removePlace(path: string): void {
+  const slash = path.lastIndexOf("/");
+  using parent = new OwnedFd(direct.openat(AT_FDCWD, path.slice(0, slash), O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+  removeTree(parent.fd, path.slice(slash + 1));
 }
 
 /** Work of threads that ends when the signal comes. */

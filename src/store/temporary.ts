@@ -5,17 +5,22 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, namesIn } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
 import { removeTree } from "../layer/remove-tree.ts";
+import { removePartials } from "./partial-blob.ts";
 import type { Store } from "./store.ts";
 
 /** What Store.temporaryName makes. */
 const temporaryFile = /^[0-9a-f]{24}$/;
 
-/** Directories and files of pulls that were killed: their lock is free. */
-export function reclaim(store: Store): void {
+/**
+ * Directories and files of pulls that were killed: their lock is free.
+ * @param all blobs too that the next pull could go on with
+ */
+export function reclaim(store: Store, all = false): void {
   const fd = attempt("openat", AT_FDCWD, store.temporary, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
   if (fd < 0) return;
   using temporary = new OwnedFd(fd);
   const names = namesIn(store.temporary);
+  removePartials(store, names, all);
   for (const name of names) {
     if (!name.endsWith(".lock") && !temporaryFile.test(name)) continue;
     using lock = lockFile(`${store.temporary}/${name}`, "exclusive");
