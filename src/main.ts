@@ -12,6 +12,7 @@ declare const OCIBOX_VERSION: string;
 const commands: Readonly<Record<string, () => Promise<{ command: (globals: Globals) => Command }>>> = {
   run: () => import("./cli/run.ts"),
   pull: () => import("./cli/pull.ts"),
+  lock: () => import("./cli/lock.ts"),
   push: () => import("./cli/push.ts"),
   login: () => import("./cli/login.ts"),
   logout: () => import("./cli/logout.ts"),

@@ -12,30 +12,23 @@ import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { chainsOf, type ImageChoice, openStore, type Store } from "../store/store.ts";
+import { type ImageChoice, openStore } from "../store/store.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
+import type { LockedWord } from "./locked.ts";
 import type { Given } from "./options.ts";
 import { isTerminal, print } from "./output.ts";
+import { isReady } from "./ready.ts";
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
-
-/** Whether an image of the store can be mounted; where its layers only lie there in another way they are unpacked. */
-async function isReady(store: Store, found: ImageChoice, given: Given): Promise<boolean> {
-  const image = found.load();
-  if (store.unpackedAs(chainsOf(image)) !== undefined) return true;
-  if (!image.layers.every(({ descriptor }) => store.hasBlob(descriptor.digest, descriptor.size))) return false;
-  const { unpackHere } = await import("./load-image.ts");
-  await unpackHere(store, image, given.flag("quiet"));
-  return true;
-}
 
 /** The image from the store, or pulled, as --pull says. */
 async function imageFor(
   { imageName, store, platform: platformText, options, facts }: RunRequest,
   given: Given,
   places: Places,
+  locked: LockedWord | undefined,
 ): Promise<ImageChoice> {
   if (isTransport(imageName)) {
     const { importByWord } = await import("./load-image.ts");
@@ -43,11 +36,24 @@ async function imageFor(
     return { digest: image.manifestDescriptor.digest, load: () => image };
   }
   const when = given.text("pull");
+  const offline = given.flag("offline");
+  const wish = {
+    platform: platformText,
+    authFile: given.text("authfile"),
+    tlsVerify: given.flag("tls-verify"),
+    quiet: given.flag("quiet"),
+  };
+  if (locked !== undefined) {
+    const { ensureLocked } = await import("./locked.ts");
+    const forbids = offline ? "--offline" : when === "never" ? "--pull=never" : undefined;
+    return await ensureLocked(locked, places, { ...wish, forbids, always: when === "always" });
+  }
   if (when !== "always") {
     const platform =
       platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
     const found = store.lookUp(imageWord(imageName), platform);
-    if (found !== undefined && (await isReady(store, found, given))) return found;
+    if (found !== undefined && (await isReady(store, found.load(), given.flag("quiet")))) return found;
+    if (offline) throw (await import("./locked.ts")).notHere(imageName, "--offline");
     if (when === "never")
       throw new OciboxError(
         "NOT_FOUND",
@@ -59,13 +65,21 @@ async function imageFor(
   const { checkOptions } = await import("../bundle/bundle.ts");
   checkOptions(options, facts);
   const { pullByName } = await import("./pull-image.ts");
-  const image = await pullByName(imageName, places, {
-    platform: platformText,
-    authFile: given.text("authfile"),
-    tlsVerify: given.flag("tls-verify"),
-    quiet: given.flag("quiet"),
-  });
+  const image = await pullByName(imageName, places, wish);
   return { digest: image.manifestDescriptor.digest, load: () => image };
+}
+
+/** What the lock file has for the image, where that counts. */
+async function lockedWord(given: Given): Promise<LockedWord | undefined> {
+  if (!given.flag("locked") && given.text("lock-file") === undefined) return undefined;
+  const { checkLockFlags, lockedWords } = await import("./locked.ts");
+  checkLockFlags(given);
+  const word = given.words[0] as string;
+  if (isTransport(word))
+    throw new OciboxError("USAGE", `"${word}" is no image of a registry's, and cannot be locked`, {
+      hint: "leave --locked out",
+    });
+  return lockedWords([word], given.text("lock-file"))[0];
 }
 
 function volumes(given: Given): Volume[] {
@@ -136,13 +150,16 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   const name = given.text("name");
   if (name !== undefined && !namePattern.test(name))
     throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
+  if (given.flag("offline") && given.text("pull") === "always")
+    throw new OciboxError("USAGE", "--offline and --pull=always cannot both be had");
+  const locked = await lockedWord(given);
   const options = runOptions(given);
   const store = openStore(places.root, places.storeOptions);
   const facts = hostFacts();
   tidy(places.root, places.state);
   using storeLock = store.lockShared();
   const request: RunRequest = {
-    imageName: given.words[0] as string,
+    imageName: locked?.word ?? (given.words[0] as string),
     platform: given.text("platform"),
     store,
     storeLock,
@@ -159,7 +176,7 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   const { name: kind, kept } = kindOfContainer(request);
   // Awaited here: a promise that is only returned outlives the lock.
   if (kept !== undefined && given.text("pull") !== "always") return await runContainer(request, kept, kind);
-  const image = await imageFor(request, given, places);
+  const image = await imageFor(request, given, places, locked);
   // A pull has changed the index, and with it the name.
   return await runContainer(request, image, kindOfContainer(request).name);
 }

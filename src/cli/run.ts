@@ -1,7 +1,7 @@
 import type { Globals } from "./globals.ts";
 import { needRoot, places } from "./globals.ts";
 import type { Command } from "./options.ts";
-import { pullOptions } from "./pull.ts";
+import { lockOptions, pullOptions } from "./pull.ts";
 import type { runCommand } from "./run-container.ts";
 
 /** @param start what runs a container, where it is loaded already */
@@ -86,6 +86,7 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
           description: "When to pull",
         },
         ...pullOptions,
+        ...lockOptions,
         quiet: { type: "boolean", alias: "q", description: "No pull progress" },
         explain: { type: "boolean", description: "Print the plan of system calls and run nothing" },
         inject: { type: "string", valueHint: "STEP[=ERRNO]", description: "For tests: let a step of the plan fail" },

@@ -85,6 +85,11 @@ function isImage(entry: Descriptor): boolean {
   return entry.platform?.os !== "unknown" && entry.platform?.architecture !== "unknown";
 }
 
+/** The entries of an index that can be run somewhere. */
+export function imagesOf(index: Index): readonly Descriptor[] {
+  return index.manifests.filter(isImage);
+}
+
 /**
  * The entry of an index for a platform. Attestations and what is not an image are passed over; the only image of an
  * index that names no platforms is taken as it is.
@@ -92,7 +97,7 @@ function isImage(entry: Descriptor): boolean {
  * @throws OciboxError PLATFORM naming the platforms there are
  */
 export function selectPlatform(index: Index, platform: Platform, name = "the image"): Descriptor {
-  const images = index.manifests.filter(isImage);
+  const images = imagesOf(index);
   let best: { entry: Descriptor; rank: number } | undefined;
   for (const entry of images) {
     const fits = entry.platform === undefined ? undefined : rank(entry.platform, platform);
