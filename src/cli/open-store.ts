@@ -2,6 +2,7 @@
 import { attempt } from "../../ffi/direct.ts";
 import { OciboxError } from "../errors.ts";
 import type { Platform } from "../spec/image.ts";
+import { showPlatform } from "../spec/platform.ts";
 import { openStore, type Store, type StoredImage } from "../store/store.ts";
 import type { Globals } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -19,6 +20,11 @@ export function findImage(store: Store, word: string, platform?: Platform): Stor
   void lock;
   const image = store.find(imageWord(word), platform);
   if (image !== undefined) return image;
+  const others = store.findAll(imageWord(word)).map((each) => showPlatform(each.config));
+  if (others.length > 0)
+    throw new OciboxError("PLATFORM", `the image "${word}" is in the store for ${others.join(", ")} only`, {
+      hint: "choose one with --platform, or pull it for another with: ocibox pull --platform",
+    });
   throw new OciboxError("NOT_FOUND", `there is no image "${word}" in the store`, {
     hint: `see: ocibox images; fetch it with: ocibox pull ${word}`,
   });

@@ -4,7 +4,6 @@ import type { Globals, Places } from "./globals.ts";
 import { needRoot, places } from "./globals.ts";
 import type { Command, Given, OptionDef } from "./options.ts";
 import { print } from "./output.ts";
-import type { PullWish } from "./pull-image.ts";
 
 /** The flags of every command that may have to pull. */
 export const pullOptions = {
@@ -25,29 +24,57 @@ export const lockOptions = {
   offline: { type: "boolean", description: "Ask no registry: the image must be in the store" },
 } as const satisfies Record<string, OptionDef>;
 
-type Pull = () => Promise<StoredImage>;
+type Pull = () => Promise<readonly StoredImage[]>;
+
+/** Which platforms are wanted: one, several, or all that there are. */
+function platformsOf(given: Given): { readonly all: boolean; readonly named: readonly string[] } {
+  const named = given.all("platform");
+  const all = given.flag("all-platforms");
+  if (all && named.length > 0) throw new OciboxError("USAGE", "--platform and --all-platforms cannot both be had");
+  if (all && given.flag("offline"))
+    throw new OciboxError("USAGE", "--all-platforms and --offline cannot both be had", {
+      hint: "name the platforms with --platform",
+    });
+  return { all, named };
+}
 
 /** One after the other: what each is to be is known before the first begins. */
 async function pulls(given: Given, at: Places): Promise<Pull[]> {
   const offline = given.flag("offline");
-  const wish: PullWish = {
-    platform: given.text("platform"),
+  const { all, named } = platformsOf(given);
+  const wish = {
     authFile: given.text("authfile"),
     tlsVerify: given.flag("tls-verify"),
     quiet: given.flag("quiet"),
   };
   const { checkLockFlags, ensureLocked, fromStore, lockedWords } = await import("./locked.ts");
+  const { pullByName, pullSeveral } = await import("./pull-image.ts");
   checkLockFlags(given);
+  /** What is done for each platform by itself. */
+  const each = async (pull: (platform: string | undefined) => Promise<StoredImage> | StoredImage) => {
+    const found: StoredImage[] = [];
+    for (const platform of named.length === 0 ? [undefined] : named) found.push(await pull(platform));
+    return found;
+  };
   if (given.flag("locked")) {
-    const all = lockedWords(given.words, given.text("lock-file"));
-    const forbids = offline ? "--offline" : undefined;
-    return all.map((each) => async () => (await ensureLocked(each, at, { ...wish, forbids, always: false })).load());
+    const words = lockedWords(given.words, given.text("lock-file"));
+    if (all)
+      return words.map(
+        ({ word, name }) =>
+          () =>
+            pullSeveral(word, at, { ...wish, names: [name] }, undefined),
+      );
+    const how = { ...wish, forbids: offline ? "--offline" : undefined, always: false };
+    return words.map(
+      (word) => () => each(async (platform) => (await ensureLocked(word, at, { ...how, platform })).load()),
+    );
   }
   if (given.words.length === 0)
     throw new OciboxError("USAGE", "ocibox pull wants an argument and has 0", { hint: "see: ocibox pull --help" });
-  if (offline) return given.words.map((word) => async () => fromStore(word, at, wish.platform));
-  const { pullByName } = await import("./pull-image.ts");
-  return given.words.map((word) => () => pullByName(word, at, wish));
+  if (offline) return given.words.map((word) => () => each((platform) => fromStore(word, at, platform)));
+  if (all || named.length > 1)
+    return given.words.map((word) => () => pullSeveral(word, at, wish, all ? undefined : named));
+  return given.words.map((word) => () => each((platform) => pullByName(word, at, { ...wish, platform })));
 }
 
 export function command(globals: Globals): Command {
@@ -56,6 +83,8 @@ export function command(globals: Globals): Command {
       meta: { name: "pull", description: "Pull images from a registry" },
       args: {
         ...pullOptions,
+        platform: { ...pullOptions.platform, repeat: true, description: "Image for another platform; may be repeated" },
+        "all-platforms": { type: "boolean", description: "Every platform that there is, so that it can be pushed on" },
         ...lockOptions,
         quiet: { type: "boolean", alias: "q", description: "No progress; only the digest" },
         IMAGE: {
@@ -69,8 +98,9 @@ export function command(globals: Globals): Command {
     async run(given) {
       needRoot("ocibox pull");
       for (const pull of await pulls(given, places(globals))) {
-        const image = await pull();
-        print(image.indexDigest ?? image.manifestDescriptor.digest);
+        const images = await pull();
+        const digests = images.map((image) => image.indexDigest ?? image.manifestDescriptor.digest);
+        for (const digest of new Set(digests)) print(digest);
       }
       return 0;
     },

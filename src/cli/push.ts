@@ -4,6 +4,7 @@ import { Uploads } from "../registry/push.ts";
 import { parsePlatform } from "../spec/platform.ts";
 import { pushImage } from "../store/push.ts";
 import type { Globals } from "./globals.ts";
+import { imageWord } from "./image-word.ts";
 import { interruptible } from "./interruptible.ts";
 import { importByWord } from "./load-image.ts";
 import { findImage, openStoreOf } from "./open-store.ts";
@@ -52,9 +53,11 @@ export function command(globals: Globals): Command {
       const store = openStoreOf(globals);
       const platformText = given.text("platform");
       const platform = platformText === undefined ? undefined : parsePlatform(platformText);
+      const all = given.flag("all-platforms");
       const image = isTransport(word)
         ? await importByWord(word, store, { quiet: true, platform: platformText })
-        : findImage(store, word, platform);
+        : // Whichever there is leads to the others.
+          ((all ? store.findAll(imageWord(word))[0] : undefined) ?? findImage(store, word, platform));
       const quiet = given.flag("quiet");
       const chunk = given.text("chunk-size");
       if (chunk !== undefined && !/^[1-9]\d{0,4}$/.test(chunk))
@@ -70,7 +73,7 @@ export function command(globals: Globals): Command {
         pushImage(store, uploads, {
           image,
           name: target.digest ?? target.tag ?? "latest",
-          all: given.flag("all-platforms"),
+          all,
           signal,
           events: {
             blob({ digest: of, size }, outcome) {

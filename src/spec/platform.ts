@@ -73,6 +73,12 @@ function rank(has: Platform, wanted: Platform): number | undefined {
   return at < 0 ? undefined : at;
 }
 
+/** Two ways to write one platform, or none. */
+export function samePlatform(a: Platform | undefined, b: Platform | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return showPlatform(normal(a)) === showPlatform(normal(b));
+}
+
 /** Does an image of the one platform run where the other is wanted? */
 export function platformMatches(has: Platform, wanted: Platform): boolean {
   return rank(has, wanted) !== undefined;

@@ -9,6 +9,7 @@ import { namesIn, readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree, sizeOfTree } from "../layer/remove-tree.ts";
 import { type ChainId, type Digest, hexOf } from "../spec/digest.ts";
+import { companionsOf } from "./companions.ts";
 import { layerFolders } from "./snapshotter.ts";
 import { refName, type Store, type StoredImage } from "./store.ts";
 import { reclaim } from "./temporary.ts";
@@ -51,50 +52,74 @@ export async function removeImage(store: Store, word: string, options: RemoveOpt
   return lines;
 }
 
-/** The names go from the index, while nobody removes what the image is made of. */
-function takeNames(store: Store, word: string, options: RemoveOptions): string[] {
-  using lock = store.lockShared();
-  void lock;
-  const image = store.find(word);
-  const missing = new OciboxError("NOT_FOUND", `there is no image "${word}"`, { hint: "see: ocibox images" });
-  if (image === undefined) throw missing;
+/** What goes of an image: one of its names, or all of it. */
+interface Going {
+  readonly image: StoredImage;
+  readonly byName: boolean;
+}
+
+/** @throws OciboxError IN_USE */
+function checkGoing(store: Store, word: string, { image, byName }: Going): void {
   const { digest } = image.manifestDescriptor;
-  if (!store.readIndex().manifests.some((each) => each.digest === digest))
-    if (store.additional.length === 0)
-      // Somebody else has removed it meanwhile, where there is no other store that it could be in.
-      throw missing;
-    else throw new OciboxError("STORE", `the image "${word}" is in a store that is only read, not in "${store.root}"`);
-  const byName = image.names.includes(word) && image.names.length > 1;
   const user = containersUsing(store).find((each) => each.manifestDigest === digest);
-  if (!byName && user !== undefined && !options.force)
+  if (!byName && user !== undefined)
     throw new OciboxError("IN_USE", `the image "${word}" is used by the container ${user.id.slice(0, 12)}`, {
       hint: `remove that first, with: ocibox rm ${user.id.slice(0, 12)}`,
     });
-  if (!image.names.includes(word) && image.names.length > 1 && !options.force)
+  if (!image.names.includes(word) && image.names.length > 1)
     throw new OciboxError("IN_USE", `the image "${word}" has ${image.names.length} names: ${image.names.join(", ")}`, {
       hint: "remove them one by one, or all of them with: ocibox rmi -f",
     });
-  const names = byName ? [word] : image.names;
+}
+
+/** The names go from the index, those of every platform, while nobody removes what the images are made of. */
+function takeNames(store: Store, word: string, options: RemoveOptions): string[] {
+  using lock = store.lockShared();
+  void lock;
+  const there = new Set(store.readIndex().manifests.map((each) => each.digest));
+  const found = store.findAll(word);
+  const going = found
+    .filter((image) => there.has(image.manifestDescriptor.digest))
+    .map((image) => ({ image, byName: image.names.includes(word) && image.names.length > 1 }));
+  if (going.length === 0) {
+    if (found.length > 0 && store.additional.length > 0)
+      throw new OciboxError("STORE", `the image "${word}" is in a store that is only read, not in "${store.root}"`);
+    // Or somebody else has removed it meanwhile.
+    throw new OciboxError("NOT_FOUND", `there is no image "${word}"`, { hint: "see: ocibox images" });
+  }
+  if (!options.force) for (const each of going) checkGoing(store, word, each);
+  const names = new Map(going.map(({ image, byName }) => [image.manifestDescriptor.digest, byName]));
   store.changeIndex((manifests) =>
-    manifests.filter((each) => each.digest !== digest || (byName && each.annotations?.[refName] !== word)),
+    manifests.filter((each) => {
+      const byName = names.get(each.digest);
+      return byName === undefined || (byName && each.annotations?.[refName] !== word);
+    }),
   );
-  const lines = names.map((name) => `Untagged: ${name}`);
-  if (!byName) lines.push(`Deleted: ${image.configDigest}`);
-  return lines;
+  const untagged = new Set(going.flatMap(({ image, byName }) => (byName ? [word] : image.names)));
+  return [
+    ...[...untagged].map((name) => `Untagged: ${name}`),
+    ...going.filter((each) => !each.byName).map(({ image }) => `Deleted: ${image.configDigest}`),
+  ];
 }
 
 /** What must stay: hexadecimal digits of blobs and of layers, however they are kept. */
 function stays(store: Store, images: readonly StoredImage[]): { blobs: Set<string>; layers: Set<string> } {
   const blobs = new Set<string>();
   const layers = new Set<string>();
+  const indexes = new Set<Digest>();
   for (const image of images) {
     blobs.add(hexOf(image.manifestDescriptor.digest));
     blobs.add(hexOf(image.configDigest));
-    if (image.indexDigest !== undefined) blobs.add(hexOf(image.indexDigest));
+    if (image.indexDigest !== undefined) indexes.add(image.indexDigest);
     for (const layer of image.layers) {
       blobs.add(hexOf(layer.descriptor.digest));
       layers.add(hexOf(layer.chainId));
     }
+  }
+  for (const digest of indexes) {
+    blobs.add(hexOf(digest));
+    for (const { manifest, blobs: own } of companionsOf(store, digest))
+      for (const each of [manifest, ...own]) blobs.add(hexOf(each.digest));
   }
   for (const user of containersUsing(store)) for (const chainId of user.layers ?? []) layers.add(hexOf(chainId));
   return { blobs, layers };

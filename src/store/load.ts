@@ -4,6 +4,7 @@ import { OciboxError } from "../errors.ts";
 import type { Platform } from "../spec/image.ts";
 import { hostPlatform, platformMatches, showPlatform } from "../spec/platform.ts";
 import type { PullEvents } from "../spec/progress.ts";
+import { fetchCompanions } from "./companions.ts";
 import { pullImage } from "./pull.ts";
 import { type LocalImage, LocalRepository, type LocalSource, platformsOf } from "./sources/local.ts";
 import type { Store, StoredImage } from "./store.ts";
@@ -43,6 +44,8 @@ export async function loadImage(
     const reference = { registry: "localhost", repository: "image", digest };
     loaded.push(await pullImage(store, repository, reference, { platform: each, names, events, signal }));
   }
+  const index = loaded[0]?.indexDigest;
+  if (platform === undefined && index !== undefined) await fetchCompanions(store, repository, index, signal);
   return loaded;
 }
 

@@ -96,7 +96,7 @@ async function resolve(
   throw new OciboxError("INVALID", `the index of "${repository.name}" leads from index to index`);
 }
 
-async function whole(stream: AsyncIterable<Uint8Array>, most: number, what: string): Promise<Uint8Array> {
+export async function whole(stream: AsyncIterable<Uint8Array>, most: number, what: string): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of stream) {
@@ -415,7 +415,14 @@ async function pullLocked(
     layers: manifest.layers.length,
     what: `the configuration of "${repository.name}"`,
   });
-  if (!platformMatches(config, platform))
+  // Configurations of ARM's may leave the variant to the index.
+  const variant = config.variant ?? resolved.descriptor.platform?.variant;
+  const described: Platform = {
+    os: config.os,
+    architecture: config.architecture,
+    ...(variant === undefined ? {} : { variant }),
+  };
+  if (!platformMatches(described, platform))
     throw new OciboxError(
       "PLATFORM",
       `the image "${repository.name}" is for ${showPlatform(config)}, not ${showPlatform(platform)}`,
@@ -442,11 +449,6 @@ async function pullLocked(
   const downloaded = await pullLayers(store, repository, options, temporary, layers);
   store.putBlob(resolved.bytes);
   const indexDigest = resolved.indexBytes === undefined ? undefined : store.putBlob(resolved.indexBytes);
-  const described: Platform = {
-    os: config.os,
-    architecture: config.architecture,
-    ...(config.variant === undefined ? {} : { variant: config.variant }),
-  };
   const load = store.tag(options.names ?? [name], { ...resolved.descriptor, platform: described }, indexDigest);
   options.events.done({ name, digest, downloaded, elapsed: performance.now() - started });
   return load();

@@ -63,10 +63,15 @@ export async function pushImage(store: Store, uploads: Uploads, request: PushReq
   const whole = request.all ? wholeIndex(store, image) : undefined;
   if (request.all && whole === undefined)
     throw new OciboxError("USAGE", "not every platform of the image is in the store", {
-      hint: "push one: leave --all-platforms out, or name it with --platform",
+      hint: "pull them with: ocibox pull --all-platforms; or push one: name it with --platform",
     });
   if (whole === undefined) return pushManifest(store, uploads, image, name, request);
   for (const each of whole.images) await pushManifest(store, uploads, each, each.manifestDescriptor.digest, request);
+  for (const { manifest, blobs } of whole.companions) {
+    await pushBlobs(store, uploads, blobs, request);
+    const bytes = store.readBlob(manifest.digest, mostManifest);
+    await uploads.manifest(manifest.digest, bytes, manifest.mediaType, request.signal);
+  }
   const { digest, mediaType } = whole.descriptor;
   return uploads.manifest(name, store.readBlob(digest, mostManifest), mediaType, request.signal);
 }

@@ -12,6 +12,7 @@ import { plainEntry, tarEnd, tarHeader, tarPadding } from "../layer/tar-write.ts
 import { type Digest, hexOf } from "../spec/digest.ts";
 import type { Descriptor } from "../spec/image.ts";
 import { decodeIndex } from "../spec/image-decode.ts";
+import { type Companion, companionOf } from "./companions.ts";
 import { streamFile, syncDirectory, writeAll } from "./disk.ts";
 import { containerdName } from "./sources/formats.ts";
 import { refName, type Store, type StoredImage } from "./store.ts";
@@ -34,24 +35,31 @@ interface Member {
 
 const mostIndex = 4 << 20;
 
-/** The index that an image was chosen from, where every image of it is in the store, with the images that it lists. */
-export function wholeIndex(
-  store: Store,
-  image: StoredImage,
-): { descriptor: Descriptor; images: StoredImage[] } | undefined {
+/** An index with all that it lists. */
+interface WholeIndex {
+  readonly descriptor: Descriptor;
+  readonly images: readonly StoredImage[];
+  readonly companions: readonly Companion[];
+}
+
+/** The index that an image was chosen from, where all that it lists is in the store. */
+export function wholeIndex(store: Store, image: StoredImage): WholeIndex | undefined {
   const { indexDigest } = image;
   if (indexDigest === undefined) return undefined;
   const bytes = store.readBlob(indexDigest, mostIndex);
   const { mediaType, manifests } = decodeIndex(bytes, "", { trusted: true });
   const images: StoredImage[] = [];
+  const companions: Companion[] = [];
   const there = store.list();
-  for (const { digest } of manifests) {
-    const found = there.find((each) => each.manifestDescriptor.digest === digest);
-    // An attestation or a platform that is not here: what is saved must be whole.
-    if (found === undefined) return undefined;
-    images.push(found);
+  for (const entry of manifests) {
+    const found = there.find((each) => each.manifestDescriptor.digest === entry.digest);
+    const companion = found === undefined ? companionOf(store, entry) : undefined;
+    if (found !== undefined) images.push(found);
+    else if (companion?.whole === true) companions.push(companion);
+    // A platform that is not here: what is saved must be whole.
+    else return undefined;
   }
-  return { descriptor: { mediaType, digest: indexDigest, size: bytes.byteLength }, images };
+  return { descriptor: { mediaType, digest: indexDigest, size: bytes.byteLength }, images, companions };
 }
 
 function blobsOf(image: StoredImage): { digest: Digest; size: number }[] {
@@ -74,6 +82,8 @@ function layoutMembers(store: Store, items: readonly SaveItem[], docker: boolean
     const annotations = name === undefined ? {} : { annotations: { [refName]: name, [containerdName]: name } };
     manifests.push({ ...(whole?.descriptor ?? own), ...annotations });
     if (whole !== undefined) blobs.set(whole.descriptor.digest, whole.descriptor.size);
+    for (const { manifest, blobs: own } of whole?.companions ?? [])
+      for (const { digest, size } of [manifest, ...own]) blobs.set(digest, size);
     for (const each of whole?.images ?? [image]) for (const { digest, size } of blobsOf(each)) blobs.set(digest, size);
     const entry = forDocker.get(image.configDigest) ?? {
       Config: path(image.configDigest),

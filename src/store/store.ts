@@ -13,7 +13,7 @@ import { type ChainId, chainIds, type DiffId, type Digest, hexOf, isDigest, sha2
 import type { Descriptor, ImageConfig, Manifest, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeIndex, decodeManifest } from "../spec/image-decode.ts";
 import { isIndexType } from "../spec/media-types.ts";
-import { hostPlatform, platformMatches } from "../spec/platform.ts";
+import { hostPlatform, platformMatches, samePlatform } from "../spec/platform.ts";
 import { exists, hasFile, openForWriting, readFile, renameDurably, replaceFile, writeAll } from "./disk.ts";
 import { layerFolders, needed, type Snapshotter, snapshotters } from "./snapshotter.ts";
 
@@ -297,6 +297,19 @@ export class Store {
     return this.lookUp(word, platform)?.load();
   }
 
+  /** The images that a word means: those of every platform, of a name or of an index; else one or none. */
+  findAll(word: string): StoredImage[] {
+    const entries = this.entries();
+    const meant = entries.filter(({ annotations }) =>
+      [annotations?.[refName], annotations?.[indexAnnotation]].includes(word),
+    );
+    const digests = [...new Set(meant.map((each) => each.digest))];
+    if (digests.length > 0)
+      return digests.map((digest) => this.#image(entries.filter((each) => each.digest === digest)));
+    const image = this.find(word);
+    return image === undefined ? [] : [image];
+  }
+
   /** The same without a look at anything but the index: `load` decodes the image. */
   lookUp(word: string, platform?: Platform): ImageChoice | undefined {
     const manifests = this.entries();
@@ -391,10 +404,6 @@ function withoutName(entry: Descriptor): Descriptor {
   const { annotations, ...bare } = entry;
   const { [refName]: _, ...others } = annotations ?? {};
   return Object.keys(others).length === 0 ? bare : { ...bare, annotations: others };
-}
-
-function samePlatform(a: Platform | undefined, b: Platform | undefined): boolean {
-  return a?.os === b?.os && a?.architecture === b?.architecture && (a?.variant ?? "") === (b?.variant ?? "");
 }
 
 function sameRepository(name: string | undefined, word: string): boolean {
