@@ -20,10 +20,19 @@ export function timesOf(mtime: { readonly seconds: number; readonly nanoseconds:
   return bytes;
 }
 
+/** "/proc/self/fd/N/" with a name behind it, for calls that take paths alone. @param name with a NUL */
+export function pathAt(fd: number, name: Uint8Array): Uint8Array {
+  const prefix = new TextEncoder().encode(`/proc/self/fd/${fd}/`);
+  const path = alloc(prefix.byteLength + name.byteLength);
+  path.set(prefix);
+  path.set(name, prefix.byteLength);
+  return path;
+}
+
 type Where = string | Uint8Array | number;
 
 /** Extended attributes, but for overlay's own. The value is valid until the next. */
-function* xattrsOf(where: Where): Generator<readonly [name: string, value: Uint8Array, size: number]> {
+export function* xattrsOf(where: Where): Generator<readonly [name: string, value: Uint8Array, size: number]> {
   const list = (names: Uint8Array | null, size: number): number =>
     typeof where === "number" ? attempt("flistxattr", where, names, size) : attempt("llistxattr", where, names, size);
   if (list(null, 0) <= 0) return;

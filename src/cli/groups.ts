@@ -27,6 +27,8 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     rm: ["rm"],
     remove: ["rm"],
     inspect: ["inspect", "--type", "container"],
+    export: ["export"],
+    diff: ["diff"],
   },
 };
 

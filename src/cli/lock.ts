@@ -94,7 +94,7 @@ export function command(globals: Globals): Command {
       const before = readLock(path);
       const names = namesOf(given.words, before, path);
       if (given.flag("remove")) {
-        remove(path, before ?? new Map(), given.words);
+        await remove(path, before ?? new Map(), given.words);
         return 0;
       }
       const now = await askAll(names, given, globals);
@@ -103,17 +103,17 @@ export function command(globals: Globals): Command {
       if (given.flag("check")) return changed.length === 0 ? 0 : 1;
       const after = new Map([...(before ?? []), ...now]);
       // The platforms of an index go with its digest: a file that says the same stays as it is.
-      if (changed.length > 0 || before === undefined) writeLock(path, after);
+      if (changed.length > 0 || before === undefined) await writeLock(path, after);
       return 0;
     },
   };
 }
 
-function remove(path: string, before: ImageLock, words: readonly string[]): void {
+async function remove(path: string, before: ImageLock, words: readonly string[]): Promise<void> {
   if (words.length === 0) throw new OciboxError("USAGE", "--remove wants the images that are to go");
   const after = new Map(before);
   for (const word of words)
     if (!after.delete(canonical(parseReference(word))))
       throw new OciboxError("NOT_FOUND", `"${word}" is not in the lock file "${path}"`);
-  writeLock(path, after);
+  await writeLock(path, after);
 }

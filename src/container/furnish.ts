@@ -90,6 +90,7 @@ export function furnish(
     image: request.imageName,
     manifestDigest: image.digest,
     layers: image.layers,
+    snapshotter: image.kind,
     command: options.command,
     created: new Date().toISOString(),
     autoRemove: request.autoRemove,

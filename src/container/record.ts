@@ -6,6 +6,7 @@ import { namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
+import type { Snapshotter } from "../store/snapshotter.ts";
 import { type ContainerId, isContainerId, isRunning, sweep } from "./state.ts";
 
 /** container.json: ours, beside the OCI config.json. */
@@ -17,6 +18,8 @@ export interface ContainerRecord {
   readonly manifestDigest: Digest;
   /** What the store must keep while the container is there. */
   readonly layers: readonly ChainId[];
+  /** How its tree was made of them. */
+  readonly snapshotter: Snapshotter;
   readonly command: readonly string[];
   /** RFC 3339. */
   readonly created: string;

@@ -2,7 +2,7 @@
  * Copying a tree with all that a file system knows of it: owners, modes, times, links, devices, extended attributes.
  * Every name is walked from a descriptor, and no symlink is followed. Contents are shared where the file system can.
  */
-import { copyXattrs, timesOf } from "../../ffi/attributes.ts";
+import { copyXattrs, pathAt, timesOf } from "../../ffi/attributes.ts";
 import { AT, IOCTL, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
@@ -14,15 +14,6 @@ const statMask = 0xfff;
 const piece = 1 << 30;
 const sourceFlags = O.O_RDONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC;
 const directoryFlags = O.O_RDONLY | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
-
-/** "/proc/self/fd/N/" with a name behind it, for calls that take paths alone. */
-function pathOf(fd: number, name: Uint8Array): Uint8Array {
-  const prefix = new TextEncoder().encode(`/proc/self/fd/${fd}/`);
-  const path = alloc(prefix.byteLength + name.byteLength);
-  path.set(prefix);
-  path.set(name, prefix.byteLength);
-  return path;
-}
 
 /** All that is left to be read of one file, to where the other stands. */
 export function copyData(from: number, to: number, buffer = alloc(1 << 20)): void {
@@ -87,7 +78,7 @@ class Copier {
     direct.fchownat(to, as, own.uid, own.gid, AT.AT_SYMLINK_NOFOLLOW);
     // After the owner, whose change takes set-uid bits away.
     if (kind !== S.S_IFLNK) direct.fchmodat(to, as, mode & 0o7777);
-    copyXattrs(pathOf(from, name), pathOf(to, as));
+    copyXattrs(pathAt(from, name), pathAt(to, as));
     direct.utimensat(to, as, timesOf(own), AT.AT_SYMLINK_NOFOLLOW);
   }
 

@@ -40,20 +40,24 @@ function attach(mounts: readonly OwnedFd[], place: string, owned: DisposableStac
   });
 }
 
-/** @param tree whose layers are directories of an index and its data. @throws as prepareOverlay does */
-export function prepareErofs(tree: OverlayTree, place: string): OwnedFd {
+/**
+ * @param tree whose layers are directories of an index and its data
+ * @param above directories as they are, over the layers
+ * @throws as prepareOverlay does
+ */
+export function prepareErofs(tree: OverlayTree, above: readonly string[], place: string): OwnedFd {
   using owned = new DisposableStack();
   const all = mountAll(tree.lower, owned);
   const lower = seen(all.map(({ fd }) => `/proc/self/fd/${fd}/.`));
   const mounts = all.slice(0, lower.length);
   try {
-    return prepareOverlay({ ...tree, lower }, place);
+    return prepareOverlay({ ...tree, lower: [...above, ...lower] }, place);
   } catch (error) {
     if (!(error instanceof OciboxError && error.cause instanceof SyscallError && error.cause.code === "EINVAL"))
       throw error;
     const upper = byDescriptor(tree.upper, owned);
     const work = byDescriptor(tree.work, owned);
-    const attached = attach(mounts, place, owned);
+    const attached = [...above.map((path) => byDescriptor(path, owned)), ...attach(mounts, place, owned)];
     try {
       return prepareOverlay({ ...tree, lower: attached, upper, work }, place);
     } finally {

@@ -13,6 +13,8 @@ export interface TreeParts {
   readonly kind: "overlay" | "erofs" | "copy";
   /** Layers, the lowest first; of a copy the one tree that there is. */
   readonly layers: readonly string[];
+  /** Of overlay's alone: a directory that another tree has its changes in, over the layers. */
+  readonly above?: string | undefined;
   /** An empty directory: what the container changes; of a copy, all of it. */
   readonly upper: string;
   readonly work: string;
@@ -45,8 +47,9 @@ function prepareCopy({ layers: [tree], upper }: TreeParts): OwnedFd {
  */
 export function prepareTree(parts: TreeParts, place: string): OwnedFd {
   if (parts.kind === "copy") return prepareCopy(parts);
-  const { upper, work, volatile } = parts;
-  const tree = { lower: [...parts.layers].reverse(), upper, work, volatile };
-  if (parts.kind === "erofs") return prepareErofs(tree, place);
-  return prepareOverlay({ ...tree, lower: seen(tree.lower) }, place);
+  const { upper, work, volatile, above } = parts;
+  const own = above === undefined ? [] : [above];
+  const lower = [...parts.layers].reverse();
+  if (parts.kind === "erofs") return prepareErofs({ lower, upper, work, volatile }, own, place);
+  return prepareOverlay({ lower: [...own, ...seen(lower)], upper, work, volatile }, place);
 }

@@ -66,6 +66,34 @@ export function replaceFile(path: string, temporary: string, bytes: Uint8Array):
   renameDurably(temporary, path);
 }
 
+/** A hidden name in the same directory, for what is not finished. */
+export function beside(path: string): { readonly parent: string; readonly temporary: string } {
+  const parent = path.slice(0, path.lastIndexOf("/")) || "/";
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  return { parent, temporary: `.${name}.ocibox-${crypto.getRandomValues(new Uint8Array(6)).toHex()}` };
+}
+
+/** A file of a user's, which is there when it is whole; one that was there stays as it is until then. */
+export async function intoFile(output: string, write: (fd: number) => Promise<void> | void): Promise<void> {
+  const { parent, temporary } = beside(output);
+  const path = `${parent}/${temporary}`;
+  const refuse = (why: string): never => {
+    throw new OciboxError("STORE", `cannot write "${output}": ${why}`);
+  };
+  if (!exists(parent)) refuse(`there is no directory "${parent}"`);
+  if (exists(`${output}/.`)) refuse("it is a directory");
+  using undo = new DisposableStack();
+  const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
+  {
+    using file = new OwnedFd(direct.openat(AT_FDCWD, path, flags, 0o666));
+    undo.defer(() => attempt("unlinkat", AT_FDCWD, path, 0));
+    await write(file.fd);
+    direct.fsync(file.fd);
+  }
+  direct.renameat2(AT_FDCWD, path, AT_FDCWD, output, 0);
+  syncDirectory(parent);
+}
+
 /** A regular file's bytes, or undefined where there is none. @throws OciboxError STORE for one of more than `most` bytes */
 export function readFile(path: string, most: number): Uint8Array<ArrayBuffer> | undefined {
   const fd = tolerate(["ENOENT"], "openat", AT_FDCWD, path, O.O_RDONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC, 0);

@@ -2,9 +2,7 @@
  * The lock file: which digest each name stood for when it was locked, so that a build that runs tomorrow takes the same
  * images. It is kept beside the sources and read from strangers' checkouts: nothing of it is believed unlooked at.
  */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
-import { OwnedFd } from "../../ffi/fd.ts";
+import { SyscallError } from "../../ffi/direct.ts";
 import { OciboxError } from "../errors.ts";
 import { canonical, parseReference } from "../reference/reference.ts";
 import type { FetchedManifest } from "../registry/repository.ts";
@@ -14,7 +12,7 @@ import { decodeManifestOrIndex } from "../spec/image-decode.ts";
 import { hostPlatform, imagesOf, parsePlatform, platformMatches, showPlatform } from "../spec/platform.ts";
 import { checkShape, type Shape } from "../spec/shape.ts";
 import { parseStrictJson } from "../spec/strict-json.ts";
-import { readFile, syncDirectory, writeAll } from "./disk.ts";
+import { intoFile, readFile, writeAll } from "./disk.ts";
 import type { ImageChoice, Store, StoredImage } from "./store.ts";
 
 /** What a name stands for. */
@@ -117,18 +115,9 @@ export function encodeLock(lock: ImageLock): string {
 }
 
 /** Replaces a lock file, old or new at every moment. */
-export function writeLock(path: string, lock: ImageLock): void {
-  const parent = path.slice(0, path.lastIndexOf("/")) || "/";
-  const temporary = `${path}.${crypto.getRandomValues(new Uint8Array(6)).toHex()}`;
+export async function writeLock(path: string, lock: ImageLock): Promise<void> {
   try {
-    const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
-    using undo = new DisposableStack();
-    using file = new OwnedFd(direct.openat(AT_FDCWD, temporary, flags, 0o666));
-    undo.defer(() => attempt("unlinkat", AT_FDCWD, temporary, 0));
-    writeAll(file.fd, new TextEncoder().encode(encodeLock(lock)));
-    direct.fsync(file.fd);
-    direct.renameat2(AT_FDCWD, temporary, AT_FDCWD, path, 0);
-    syncDirectory(parent);
+    await intoFile(path, (fd) => writeAll(fd, new TextEncoder().encode(encodeLock(lock))));
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     throw new OciboxError("STORE", `cannot write the lock file "${path}": ${error.message}`, { cause: error });

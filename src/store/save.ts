@@ -3,7 +3,7 @@
  * which keeps every digest; as a tar or a directory. Blobs are hashed once more on their way out.
  */
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, namesIn } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
@@ -13,7 +13,7 @@ import { type Digest, hexOf } from "../spec/digest.ts";
 import type { Descriptor } from "../spec/image.ts";
 import { decodeIndex } from "../spec/image-decode.ts";
 import { type Companion, companionOf } from "./companions.ts";
-import { streamFile, syncDirectory, writeAll } from "./disk.ts";
+import { beside, intoFile, streamFile, syncDirectory, writeAll } from "./disk.ts";
 import { containerdName } from "./sources/formats.ts";
 import { refName, type Store, type StoredImage } from "./store.ts";
 
@@ -181,12 +181,6 @@ async function writeDirectory(store: Store, members: readonly Member[], director
   for (const folder of folders) syncDirectory(folder);
 }
 
-function beside(path: string): { parent: string; temporary: string } {
-  const parent = path.slice(0, path.lastIndexOf("/")) || "/";
-  const name = path.slice(path.lastIndexOf("/") + 1);
-  return { parent, temporary: `.${name}.ocibox-${crypto.getRandomValues(new Uint8Array(6)).toHex()}` };
-}
-
 /**
  * Saves images.
  * @param output absolute; undefined: an archive to stdout
@@ -208,18 +202,7 @@ export async function saveImages(
     return saveDirectory(store, members, output);
   }
   if (output === undefined) return writeArchive(store, members, 1);
-  const { parent, temporary } = beside(output);
-  const path = `${parent}/${temporary}`;
-  using undo = new DisposableStack();
-  const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
-  {
-    using file = new OwnedFd(direct.openat(AT_FDCWD, path, flags, 0o644));
-    undo.defer(() => attempt("unlinkat", AT_FDCWD, path, 0));
-    await writeArchive(store, members, file.fd);
-    direct.fsync(file.fd);
-  }
-  direct.renameat2(AT_FDCWD, path, AT_FDCWD, output, 0);
-  syncDirectory(parent);
+  await intoFile(output, (fd) => writeArchive(store, members, fd));
 }
 
 async function saveDirectory(store: Store, members: readonly Member[], output: string): Promise<void> {
