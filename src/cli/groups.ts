@@ -18,6 +18,7 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     load: ["load"],
     import: ["import"],
   },
+  manifest: { push: ["push", "--all-platforms"], add: ["manifest create", "--amend"], rm: ["rmi"] },
   system: { prune: ["prune"], info: ["info"], check: ["check"] },
   container: {
     ls: ["ps"],

@@ -150,7 +150,7 @@ export function imageRows(images: readonly StoredImage[], { whole, test }: RowOp
         ID: whole ? image.configDigest : image.configDigest.slice(7, 19),
         Repository: repository,
         Tag: tag,
-        Digest: image.indexDigest ?? image.manifestDescriptor.digest,
+        Digest: (name === undefined ? image.indexDigest : image.indexes.get(name)) ?? image.manifestDescriptor.digest,
         CreatedAt: created,
         CreatedSince: created === "" ? "" : ago(new Date(created), now),
         Size: humanSize(sizeOf(image)),

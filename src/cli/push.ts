@@ -28,7 +28,7 @@ export function command(globals: Globals): Command {
       meta: { name: "push", description: "Push an image to a registry" },
       args: {
         ...pullOptions,
-        "all-platforms": { type: "boolean", description: "Every platform of the image, with its index" },
+        "all-platforms": { type: "boolean", also: "all", description: "Every platform of the image, with its index" },
         "chunk-size": { type: "string", valueHint: "MiB", description: "Larger layers go in chunks of this size (64)" },
         quiet: { type: "boolean", alias: "q", description: "No progress; only the digest" },
         IMAGE: {

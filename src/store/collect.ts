@@ -106,17 +106,15 @@ function takeNames(store: Store, word: string, options: RemoveOptions): string[]
 function stays(store: Store, images: readonly StoredImage[]): { blobs: Set<string>; layers: Set<string> } {
   const blobs = new Set<string>();
   const layers = new Set<string>();
-  const indexes = new Set<Digest>();
   for (const image of images) {
     blobs.add(hexOf(image.manifestDescriptor.digest));
     blobs.add(hexOf(image.configDigest));
-    if (image.indexDigest !== undefined) indexes.add(image.indexDigest);
     for (const layer of image.layers) {
       blobs.add(hexOf(layer.descriptor.digest));
       layers.add(hexOf(layer.chainId));
     }
   }
-  for (const digest of indexes) {
+  for (const digest of store.indexDigests()) {
     blobs.add(hexOf(digest));
     for (const { manifest, blobs: own } of companionsOf(store, digest))
       for (const each of [manifest, ...own]) blobs.add(hexOf(each.digest));

@@ -40,7 +40,10 @@ export interface StoredImage {
   readonly configDigest: Digest;
   /** The lowest first. */
   readonly layers: readonly StoredLayer[];
+  /** Of the name that it was found by. */
   readonly indexDigest: Digest | undefined;
+  /** Of each name that came from an index. */
+  readonly indexes: ReadonlyMap<string, Digest>;
 }
 
 export function chainsOf(image: StoredImage): ChainId[] {
@@ -239,14 +242,8 @@ export class Store {
    *   as long as the store is locked
    */
   tag(names: readonly string[], descriptor: Descriptor, indexDigest: Digest | undefined): () => StoredImage {
-    const { annotations: _, ...bare } = descriptor;
-    const entryFor = (name: string | undefined): Descriptor => {
-      const annotations = {
-        ...(name === undefined ? {} : { [refName]: name }),
-        ...(indexDigest === undefined ? {} : { [indexAnnotation]: indexDigest }),
-      };
-      return Object.keys(annotations).length === 0 ? bare : { ...bare, annotations };
-    };
+    const bare = withoutAnnotations(descriptor);
+    const entryFor = (name: string | undefined): Descriptor => entryOf(bare, name, indexDigest);
     const manifests = this.changeIndex((manifests) => {
       const others = manifests.flatMap((each) => {
         const name = each.annotations?.[refName];
@@ -261,7 +258,7 @@ export class Store {
       }
       return others.some((each) => each.digest === bare.digest) ? others : [...others, entryFor(undefined)];
     });
-    return () => this.#image(manifests.filter((each) => each.digest === bare.digest));
+    return () => this.#image(leading(manifests, bare.digest, ({ annotations }) => annotations?.[refName] === names[0]));
   }
 
   #image(entries: readonly Descriptor[]): StoredImage {
@@ -285,8 +282,37 @@ export class Store {
         diffId: config.rootfs.diff_ids[at] as DiffId,
         chainId: chains[at] as ChainId,
       })),
-      indexDigest: descriptor.annotations?.[indexAnnotation] as Digest | undefined,
+      indexDigest: indexOf(descriptor),
+      indexes: new Map(
+        entries.flatMap((each) => {
+          const [name, index] = [each.annotations?.[refName], indexOf(each)];
+          return name === undefined || index === undefined ? [] : [[name, index] as const];
+        }),
+      ),
     };
+  }
+
+  /** Indexes that images were chosen from, those of every name. */
+  indexDigests(): Set<Digest> {
+    return new Set(this.entries().flatMap((each) => indexOf(each) ?? []));
+  }
+
+  /**
+   * Makes a name stand for the images of an index, and for nothing else: what had it stays as an image without a name.
+   * @param descriptors with their platforms
+   */
+  nameIndex(name: string, descriptors: readonly Descriptor[], index: Digest): void {
+    const digests = new Set(descriptors.map((each) => each.digest));
+    this.changeIndex((manifests) => {
+      const others = manifests.flatMap((each) => {
+        const own = each.annotations?.[refName];
+        if (own === undefined) return digests.has(each.digest) ? [] : [each];
+        if (own !== name) return [each];
+        const elsewhere = manifests.some((one) => one !== each && one.digest === each.digest);
+        return elsewhere || digests.has(each.digest) ? [] : [withoutName(each)];
+      });
+      return [...others, ...descriptors.map((each) => entryOf(each, name, index))];
+    });
   }
 
   /**
@@ -300,12 +326,9 @@ export class Store {
   /** The images that a word means: those of every platform, of a name or of an index; else one or none. */
   findAll(word: string): StoredImage[] {
     const entries = this.entries();
-    const meant = entries.filter(({ annotations }) =>
-      [annotations?.[refName], annotations?.[indexAnnotation]].includes(word),
-    );
-    const digests = [...new Set(meant.map((each) => each.digest))];
-    if (digests.length > 0)
-      return digests.map((digest) => this.#image(entries.filter((each) => each.digest === digest)));
+    const isMeant = (each: Descriptor): boolean => [each.annotations?.[refName], indexOf(each)].includes(word);
+    const digests = [...new Set(entries.filter(isMeant).map((each) => each.digest))];
+    if (digests.length > 0) return digests.map((digest) => this.#image(leading(entries, digest, isMeant)));
     const image = this.find(word);
     return image === undefined ? [] : [image];
   }
@@ -398,6 +421,33 @@ export class Store {
     }
     return { images, damaged };
   }
+}
+
+function indexOf(entry: Descriptor): Digest | undefined {
+  return entry.annotations?.[indexAnnotation] as Digest | undefined;
+}
+
+/** The entries of one manifest, those that are meant first. */
+function leading(
+  entries: readonly Descriptor[],
+  digest: Digest,
+  isMeant: (entry: Descriptor) => boolean,
+): Descriptor[] {
+  const own = entries.filter((each) => each.digest === digest);
+  return [...own.filter(isMeant), ...own.filter((each) => !isMeant(each))];
+}
+
+function withoutAnnotations({ annotations: _, ...bare }: Descriptor): Descriptor {
+  return bare;
+}
+
+function entryOf(descriptor: Descriptor, name: string | undefined, index: Digest | undefined): Descriptor {
+  const annotations = {
+    ...(name === undefined ? {} : { [refName]: name }),
+    ...(index === undefined ? {} : { [indexAnnotation]: index }),
+  };
+  const bare = withoutAnnotations(descriptor);
+  return Object.keys(annotations).length === 0 ? bare : { ...bare, annotations };
 }
 
 function withoutName(entry: Descriptor): Descriptor {
