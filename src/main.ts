@@ -46,9 +46,18 @@ interface Start {
   readonly rest: readonly string[];
 }
 
+/** Flags before the command, and what they are. */
+const wants = {
+  root: "directory",
+  state: "directory",
+  snapshotter: "name",
+  "store-max": "size",
+  "additional-store": "directory",
+} as const;
+
 /** Splits off the flags that stand before the command. */
 async function readGlobals(argv: readonly string[]): Promise<Start> {
-  const globals: { root?: string; state?: string; snapshotter?: string; debug: boolean } = { debug: false };
+  const globals: { -readonly [K in keyof Globals]?: Globals[K] } = {};
   const additional: string[] = [];
   let at = 0;
   for (; at < argv.length; at++) {
@@ -57,17 +66,16 @@ async function readGlobals(argv: readonly string[]): Promise<Start> {
       globals.debug = true;
       continue;
     }
-    const match = /^--(root|state|snapshotter|additional-store)(?:=(.*))?$/s.exec(word);
+    const match = /^--(root|state|snapshotter|store-max|additional-store)(?:=(.*))?$/s.exec(word);
     if (match === null) break;
     const value = match[2] ?? argv[++at];
-    const name = match[1] as "root" | "state" | "snapshotter" | "additional-store";
-    if (value === undefined || value === "")
-      return refuse("USAGE", `the flag ${word} wants a ${name === "snapshotter" ? "name" : "directory"}`);
+    const name = match[1] as keyof typeof wants;
+    if (value === undefined || value === "") return refuse("USAGE", `the flag ${word} wants a ${wants[name]}`);
     if (name === "additional-store") additional.push(value);
     else globals[name] = value;
   }
   const stores = additional.length === 0 ? {} : { "additional-store": additional };
-  return { globals: { ...globals, ...stores, version: OCIBOX_VERSION }, rest: argv.slice(at) };
+  return { globals: { debug: false, ...globals, ...stores, version: OCIBOX_VERSION }, rest: argv.slice(at) };
 }
 
 async function refuse(code: ErrorCode, message: string, hint?: string): Promise<never> {

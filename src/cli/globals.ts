@@ -9,6 +9,7 @@ export interface Globals {
   readonly state?: string;
   readonly snapshotter?: string;
   readonly "additional-store"?: readonly string[];
+  readonly "store-max"?: string;
   readonly debug: boolean;
   readonly version: string;
 }
@@ -19,6 +20,8 @@ export interface Places {
   /** What runs now: gone after a reboot. */
   readonly state: string;
   readonly storeOptions: StoreOptions;
+  /** What images may take on the disk after a pull, as it was written. */
+  readonly storeMax: string | undefined;
 }
 
 /** A path from the root on, without dots. */
@@ -54,6 +57,7 @@ export function places(globals: Globals): Places {
     root: absolute(globals.root ?? (env.OCIBOX_ROOT || "/var/lib/ocibox"), "the root directory"),
     state: absolute(globals.state ?? (env.OCIBOX_STATE || "/run/ocibox"), "the state directory"),
     storeOptions: storeOptions(globals),
+    storeMax: globals["store-max"] ?? (env.OCIBOX_STORE_MAX || undefined),
   };
 }
 

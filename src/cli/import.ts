@@ -5,12 +5,13 @@ import { canonical, parseReference } from "../reference/reference.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import { hostPlatform, parsePlatform } from "../spec/platform.ts";
 import { importTar } from "../store/import.ts";
-import { absolute, type Globals, needRoot } from "./globals.ts";
+import { absolute, type Globals, needRoot, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { isTerminal, print } from "./output.ts";
 import { createProgress } from "./progress.ts";
+import { keepWithin } from "./store-max.ts";
 
 type Mutable = { -readonly [key in keyof ContainerDefaults]: ContainerDefaults[key] };
 
@@ -121,6 +122,7 @@ export function command(globals: Globals): Command {
         });
       });
       print(image.configDigest);
+      await keepWithin(places(globals), [image], given.flag("quiet"));
       return 0;
     },
   };

@@ -9,6 +9,7 @@ import { openStore, type Store } from "../store/store.ts";
 import { type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
+import { storeMax } from "./store-max.ts";
 
 const fileSystems: Readonly<Record<number, string>> = {
   61267: "ext4",
@@ -50,7 +51,10 @@ export function command(globals: Globals): Command {
     },
     words: [0, 0],
     run(given) {
-      const { root, state, storeOptions } = places(globals);
+      const at = places(globals);
+      const { root, state, storeOptions } = at;
+      // Read, for a bad one to be told.
+      storeMax(at);
       const store = openStore(root, storeOptions);
       const facts = hostFacts();
       const containers = listContainers(root, state);
@@ -67,6 +71,7 @@ export function command(globals: Globals): Command {
         "file system": fileSystemOf(root),
         root,
         "image store (OCI layout)": `${root}/image`,
+        "images may take": at.storeMax ?? "no limit",
         state,
         images: store.list().length,
         containers: containers.length,

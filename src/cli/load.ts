@@ -3,12 +3,14 @@ import { familiar, parseReference } from "../reference/reference.ts";
 import { parsePlatform } from "../spec/platform.ts";
 import { loadImage } from "../store/load.ts";
 import { openSource } from "../store/sources/open.ts";
-import { type Globals, needRoot } from "./globals.ts";
+import type { StoredImage } from "../store/store.ts";
+import { type Globals, needRoot, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { isTerminal, print } from "./output.ts";
 import { createProgress } from "./progress.ts";
+import { keepWithin } from "./store-max.ts";
 
 export function command(globals: Globals): Command {
   return {
@@ -36,20 +38,23 @@ export function command(globals: Globals): Command {
         });
       const platform = given.text("platform");
       const store = openStoreOf(globals);
+      const all: StoredImage[] = [];
       await interruptible("the load", async (signal) => {
         using source = await openSource(store, path, path ?? "stdin");
         if (source.images.length === 0) throw new OciboxError("INVALID", `"${source.name}" holds no images`);
         for (const image of source.images) {
           using progress = createProgress({ quiet: given.flag("quiet") });
-          const [first] = await loadImage(store, source, image, {
+          const loaded = await loadImage(store, source, image, {
             platform: platform === undefined ? undefined : parsePlatform(platform),
             events: progress,
             signal,
           });
+          all.push(...loaded);
           for (const name of image.names) print(`Loaded image: ${familiar(parseReference(name))}`);
-          if (image.names.length === 0) print(`Loaded image ID: ${first?.configDigest}`);
+          if (image.names.length === 0) print(`Loaded image ID: ${loaded[0]?.configDigest}`);
         }
       });
+      await keepWithin(places(globals), all, given.flag("quiet"));
       return 0;
     },
   };

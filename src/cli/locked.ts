@@ -99,17 +99,18 @@ export async function ensureLocked(
   { name, locked, word }: LockedWord,
   at: Places,
   { forbids, always, ...wish }: LockedWish,
-): Promise<ImageChoice> {
+): Promise<{ readonly image: ImageChoice; readonly pulled: StoredImage[] }> {
   if (!always) {
     const store = openStore(at.root, at.storeOptions);
     using lock = store.lockShared();
     void lock;
     const platform = wish.platform === undefined ? undefined : parsePlatform(wish.platform);
     const found = findLocked(store, locked, platform);
-    if (found !== undefined && (await isReady(store, found.load(), wish.quiet))) return named(store, found, name);
+    if (found !== undefined && (await isReady(store, found.load(), wish.quiet)))
+      return { image: named(store, found, name), pulled: [] };
   }
   if (forbids !== undefined) throw notHere(word, forbids);
   const { pullByName } = await import("./pull-image.ts");
   const image = await pullByName(word, at, { ...wish, names: [name] });
-  return { digest: image.manifestDescriptor.digest, load: () => image };
+  return { image: { digest: image.manifestDescriptor.digest, load: () => image }, pulled: [image] };
 }

@@ -49,6 +49,12 @@ export async function showOverview(
         valueHint: "DIR",
         description: "A root whose images are used and never changed; may be repeated; $OCIBOX_ADDITIONAL_STORES",
       },
+      "store-max": {
+        type: "string",
+        valueHint: "SIZE",
+        description:
+          "What images may take on the disk after a pull: 20g; the least recently used go then; $OCIBOX_STORE_MAX (no limit)",
+      },
       debug: { type: "boolean", alias: "D", description: "After an error, show what led to it" },
       version: { type: "boolean", alias: "v", description: "Print the version" },
     },

@@ -66,7 +66,7 @@ async function pulls(given: Given, at: Places): Promise<Pull[]> {
       );
     const how = { ...wish, forbids: offline ? "--offline" : undefined, always: false };
     return words.map(
-      (word) => () => each(async (platform) => (await ensureLocked(word, at, { ...how, platform })).load()),
+      (word) => () => each(async (platform) => (await ensureLocked(word, at, { ...how, platform })).image.load()),
     );
   }
   if (given.words.length === 0)
@@ -97,11 +97,18 @@ export function command(globals: Globals): Command {
     words: [0, Number.POSITIVE_INFINITY],
     async run(given) {
       needRoot("ocibox pull");
-      for (const pull of await pulls(given, places(globals))) {
+      const at = places(globals);
+      const { keepWithin, storeMax } = await import("./store-max.ts");
+      // A bad size is better told before a pull than after it.
+      storeMax(at);
+      const pulled: StoredImage[] = [];
+      for (const pull of await pulls(given, at)) {
         const images = await pull();
+        pulled.push(...images);
         const digests = images.map((image) => image.indexDigest ?? image.manifestDescriptor.digest);
         for (const digest of new Set(digests)) print(digest);
       }
+      await keepWithin(at, pulled, given.flag("quiet"));
       return 0;
     },
   };

@@ -12,7 +12,7 @@ import { tidy } from "../container/tidy.ts";
 import { OciboxError } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { type ImageChoice, openStore } from "../store/store.ts";
+import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord } from "./image-word.ts";
@@ -25,7 +25,7 @@ const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
 /** The image from the store, or pulled, as --pull says. */
 async function imageFor(
-  { imageName, store, platform: platformText, options, facts }: RunRequest,
+  { imageName, store, storeLock, platform: platformText, options, facts }: RunRequest,
   given: Given,
   places: Places,
   locked: LockedWord | undefined,
@@ -43,10 +43,17 @@ async function imageFor(
     tlsVerify: given.flag("tls-verify"),
     quiet: given.flag("quiet"),
   };
+  const afterPull = async (pulled: readonly StoredImage[]): Promise<void> => {
+    if (places.storeMax === undefined) return;
+    const { keepWithin } = await import("./store-max.ts");
+    await keepWithin(places, pulled, wish.quiet, storeLock);
+  };
   if (locked !== undefined) {
     const { ensureLocked } = await import("./locked.ts");
     const forbids = offline ? "--offline" : when === "never" ? "--pull=never" : undefined;
-    return await ensureLocked(locked, places, { ...wish, forbids, always: when === "always" });
+    const { image, pulled } = await ensureLocked(locked, places, { ...wish, forbids, always: when === "always" });
+    if (pulled.length > 0) await afterPull(pulled);
+    return image;
   }
   if (when !== "always") {
     const platform =
@@ -66,6 +73,7 @@ async function imageFor(
   checkOptions(options, facts);
   const { pullByName } = await import("./pull-image.ts");
   const image = await pullByName(imageName, places, wish);
+  await afterPull([image]);
   return { digest: image.manifestDescriptor.digest, load: () => image };
 }
 

@@ -1,10 +1,11 @@
 import { namesIn } from "../../ffi/files.ts";
 import { inUse, usageOf } from "../store/collect.ts";
 import { layerFolders } from "../store/snapshotter.ts";
-import type { Globals } from "./globals.ts";
+import { type Globals, places } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { humanSize, print, table } from "./output.ts";
+import { storeMax } from "./store-max.ts";
 
 export function command(globals: Globals): Command {
   return {
@@ -28,14 +29,19 @@ export function command(globals: Globals): Command {
         { Type: "Containers", Total: used.containers, Active: used.containers, Size: usage.containers },
         { Type: "Unfinished, kept plans", Total: namesIn(`${store.root}/tmp`).length, Active: 0, Size: usage.other },
       ];
-      if (given.text("format") === "json") print(JSON.stringify(rows));
-      else
+      const at = places(globals);
+      const most = storeMax(at);
+      const limit = { Type: "Limit of images and layers", Total: 0, Active: 0, Size: most };
+      if (given.text("format") === "json") print(JSON.stringify(most === undefined ? rows : [...rows, limit]));
+      else {
         print(
           table(
             ["TYPE", "TOTAL", "ACTIVE", "SIZE"],
             rows.map((row) => [row.Type, String(row.Total), String(row.Active), humanSize(row.Size)]),
           ),
         );
+        if (most !== undefined) print(`Images and layers may take ${at.storeMax} (--store-max)`);
+      }
       return 0;
     },
   };

@@ -96,6 +96,7 @@ export function furnish(
     autoRemove: request.autoRemove,
   };
   writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
+  store.touch(image.digest);
   request.storeLock[Symbol.dispose]();
   writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options.network === "host");
   using mounted = prepareTree(

@@ -6,6 +6,7 @@ import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { namesIn, readText } from "../../ffi/files.ts";
+import { tryLock } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree, sizeOfTree } from "../layer/remove-tree.ts";
 import { type ChainId, type Digest, hexOf } from "../spec/digest.ts";
@@ -103,7 +104,7 @@ function takeNames(store: Store, word: string, options: RemoveOptions): string[]
 }
 
 /** What must stay: hexadecimal digits of blobs and of layers, however they are kept. */
-function stays(store: Store, images: readonly StoredImage[]): { blobs: Set<string>; layers: Set<string> } {
+export function stays(store: Store, images: readonly StoredImage[]): { blobs: Set<string>; layers: Set<string> } {
   const blobs = new Set<string>();
   const layers = new Set<string>();
   for (const image of images) {
@@ -127,13 +128,13 @@ function stays(store: Store, images: readonly StoredImage[]): { blobs: Set<strin
  * Removes blobs and layers that no name and no container needs. Where something is just being pulled or started it is
  * left to another time, and where an image cannot be read nobody knows what it needs: then only the trash goes.
  */
-async function collect(store: Store, drop: Drop = () => false): Promise<number> {
+export async function collect(store: Store, drop: Drop = () => [], held?: OwnedFd): Promise<number> {
   let dropped = 0;
   {
-    using lock = await store.lockAll("exclusive", 5_000);
+    using lock = held === undefined ? await store.lockAll("exclusive", 5_000) : await alone(held);
     if (lock === undefined) return 0;
     const before = store.inventory();
-    const gone = before.images.filter(drop).map((image) => image.manifestDescriptor.digest);
+    const gone = drop(before.images).map((image) => image.manifestDescriptor.digest);
     if (gone.length > 0) store.changeIndex((manifests) => manifests.filter((each) => !gone.includes(each.digest)));
     dropped = gone.length;
     const { images, damaged } = gone.length === 0 ? before : store.inventory();
@@ -149,8 +150,22 @@ async function collect(store: Store, drop: Drop = () => false): Promise<number> 
   return dropped;
 }
 
-/** Whether an image goes. */
-type Drop = (image: StoredImage) => boolean;
+/** Which images go. Asked when nobody can begin to use one. */
+export type Drop = (images: readonly StoredImage[]) => readonly StoredImage[];
+
+/** The store's shared lock for a moment as an exclusive one; undefined where others have it too. */
+async function alone(held: OwnedFd): Promise<Disposable | undefined> {
+  for (let tries = 0; !tryLock(held.fd, "exclusive"); tries++) {
+    if (tries === 10) return undefined;
+    await Bun.sleep(20);
+  }
+  return { [Symbol.dispose]: () => void tryLock(held.fd, "shared") };
+}
+
+/** Manifests of images that containers were made of. */
+export function usedManifests(store: Store): Set<Digest | undefined> {
+  return new Set(containersUsing(store).map((each) => each.manifestDigest));
+}
 
 export interface Pruned {
   readonly images: number;
@@ -166,11 +181,9 @@ export async function prune(store: Store, all: boolean): Promise<Pruned> {
   store.prepare();
   const before = usageOf(store);
   reclaim(store, true);
-  let used: Set<Digest | undefined> | undefined;
-  const images = await collect(store, ({ names, manifestDescriptor }) => {
-    // Looked up when nobody can begin to use one.
-    used ??= new Set(containersUsing(store).map((each) => each.manifestDigest));
-    return (all || names.length === 0) && !used.has(manifestDescriptor.digest);
+  const images = await collect(store, (there) => {
+    const used = usedManifests(store);
+    return there.filter((each) => (all || each.names.length === 0) && !used.has(each.manifestDescriptor.digest));
   });
   const after = usageOf(store);
   return {

@@ -165,6 +165,11 @@ export class Store {
     throw new OciboxError("STORE", `the store has lost the blob ${digest}`, { hint: "pull the image again" });
   }
 
+  /** Notes that an image was used now: by the time of its manifest. */
+  touch(manifest: Digest): void {
+    attempt("utimensat", AT_FDCWD, this.newBlobPath(manifest), null, 0);
+  }
+
   /** Stores a small blob that is in memory. */
   putBlob(bytes: Uint8Array): Digest {
     const digest = sha256(bytes);
@@ -244,6 +249,7 @@ export class Store {
   tag(names: readonly string[], descriptor: Descriptor, indexDigest: Digest | undefined): () => StoredImage {
     const bare = withoutAnnotations(descriptor);
     const entryFor = (name: string | undefined): Descriptor => entryOf(bare, name, indexDigest);
+    this.touch(bare.digest);
     const manifests = this.changeIndex((manifests) => {
       const others = manifests.flatMap((each) => {
         const name = each.annotations?.[refName];
