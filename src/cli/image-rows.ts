@@ -3,7 +3,7 @@ import { OciboxError } from "../errors.ts";
 import { familiar, parseReference } from "../reference/reference.ts";
 import type { Store, StoredImage } from "../store/store.ts";
 import { imageWord } from "./image-word.ts";
-import { ago, humanSize } from "./output.ts";
+import { ago, goTime, humanSize } from "./output.ts";
 
 export interface ImageRow {
   readonly ID: string;
@@ -16,6 +16,10 @@ export interface ImageRow {
   readonly Size: string;
   readonly Labels: string;
   readonly Platform: string;
+  /** docker's, which tells none of these in a list either. */
+  readonly Containers: "N/A";
+  readonly SharedSize: "N/A";
+  readonly UniqueSize: "N/A";
 }
 
 /** Bytes of an image's layers as they are stored. */
@@ -48,11 +52,17 @@ function glob(pattern: string): (text: string) => boolean {
   return (text) => compiled.match(text);
 }
 
-function createdOf(store: Store, word: string, filter: string): string {
+/** Milliseconds since 1970; an image that does not say when it was made is the oldest of all. */
+function madeAt({ config: { created } }: StoredImage): number {
+  const time = created === undefined ? Number.NaN : Date.parse(created);
+  return Number.isNaN(time) ? Number.NEGATIVE_INFINITY : time;
+}
+
+function createdOf(store: Store, word: string, filter: string): number {
   const image = store.find(imageWord(word));
   if (image === undefined)
     throw new OciboxError("NOT_FOUND", `the filter "${filter}" names the image "${word}", which is not in the store`);
-  return image.config.created ?? "";
+  return madeAt(image);
 }
 
 const filters: Readonly<Record<string, (value: string, store: Store) => Test>> = {
@@ -64,10 +74,13 @@ const filters: Readonly<Record<string, (value: string, store: Store) => Test>> =
   },
   reference(value) {
     const match = glob(value);
+    // In full only where the pattern says so: "*/*/*" would else mean every image.
+    const inFull = value.startsWith("docker.io/");
     return ({ name }) => {
       if (name === undefined) return false;
       const { repository, tag } = splitName(name);
-      return match(repository) || match(`${repository}:${tag}`) || match(name);
+      const bare = name.slice(0, name.lastIndexOf(":"));
+      return match(repository) || match(`${repository}:${tag}`) || (inFull && (match(name) || match(bare)));
     };
   },
   label(value) {
@@ -80,17 +93,21 @@ const filters: Readonly<Record<string, (value: string, store: Store) => Test>> =
   },
   before(value, store) {
     const created = createdOf(store, value, "before");
-    return ({ image }) => (image.config.created ?? "") < created;
+    return ({ image }) => madeAt(image) < created;
   },
-  since(value, store) {
-    const created = createdOf(store, value, "since");
-    return ({ image }) => (image.config.created ?? "") > created;
-  },
+  since: (value, store) => since(value, store, "since"),
+  /** podman's word for since. */
+  after: (value, store) => since(value, store, "after"),
   until(value) {
     const moment = momentOf(value);
-    return ({ image }) => new Date(image.config.created ?? 0).getTime() < moment;
+    return ({ image }) => madeAt(image) < moment;
   },
 };
+
+function since(value: string, store: Store, filter: string): Test {
+  const created = createdOf(store, value, filter);
+  return ({ image }) => madeAt(image) > created;
+}
 
 /** "24h" ago, "1h30m" ago, or a date: milliseconds since 1970. */
 function momentOf(text: string): number {
@@ -134,6 +151,10 @@ export interface RowOptions {
   readonly test: Test;
 }
 
+function compare<T extends string | number>(a: T, b: T): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
 /** A row a name, the newest image first. */
 export function imageRows(images: readonly StoredImage[], { whole, test }: RowOptions): ImageRow[] {
   const now = new Date();
@@ -142,22 +163,27 @@ export function imageRows(images: readonly StoredImage[], { whole, test }: RowOp
   );
   return kept
     .filter(test)
-    .sort((a, b) => ((a.image.config.created ?? "") < (b.image.config.created ?? "") ? 1 : -1))
+    .sort((a, b) => compare(madeAt(b.image), madeAt(a.image)) || compare(a.name ?? "", b.name ?? ""))
     .map(({ image, name }) => {
       const { repository, tag } = splitName(name);
-      const { created = "", config, os, architecture, variant } = image.config;
+      const { config, os, architecture, variant } = image.config;
+      const made = madeAt(image);
+      const time = Number.isFinite(made) ? new Date(made) : undefined;
       return {
         ID: whole ? image.configDigest : image.configDigest.slice(7, 19),
         Repository: repository,
         Tag: tag,
         Digest: (name === undefined ? image.indexDigest : image.indexes.get(name)) ?? image.manifestDescriptor.digest,
-        CreatedAt: created,
-        CreatedSince: created === "" ? "" : ago(new Date(created), now),
+        CreatedAt: time === undefined ? "N/A" : goTime(time),
+        CreatedSince: time === undefined ? "N/A" : ago(time, now),
         Size: humanSize(sizeOf(image)),
         Labels: Object.entries(config.Labels ?? {})
           .map(([key, value]) => `${key}=${value}`)
           .join(","),
         Platform: [os, architecture, ...(variant === undefined ? [] : [variant])].join("/"),
+        Containers: "N/A",
+        SharedSize: "N/A",
+        UniqueSize: "N/A",
       };
     });
 }

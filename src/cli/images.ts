@@ -32,7 +32,8 @@ export function command(globals: Globals): Command {
           alias: "f",
           repeat: true,
           valueHint: "KEY=VALUE",
-          description: "dangling=, reference=, label=, before=, since=, until=",
+          description:
+            "dangling=true|false, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME",
         },
         format: formatOption,
         NAME: { type: "positional", required: false, description: "Only images of this name" },
@@ -43,7 +44,7 @@ export function command(globals: Globals): Command {
       const store = openStoreOf(globals);
       const [wanted] = given.words;
       const named = wanted === undefined ? () => true : nameTest(wanted);
-      const among = ["dangling", "reference", "label", "before", "since", "until"];
+      const among = ["dangling", "reference", "label", "before", "since", "after", "until"];
       const test = readFilters(given.all("filter"), store, among);
       const rows = imageRows(store.list(), { whole: given.flag("no-trunc"), test }).filter(named);
       if (given.flag("quiet")) {

@@ -56,20 +56,28 @@ export function humanSize(bytes: number): string {
   return `${unit === 0 ? value : Number(value.toPrecision(3))}${units[unit]}`;
 }
 
-/** How long ago a time was, in words: "3 hours ago". */
+/** How long ago a time was, in docker's words: "About an hour ago". */
 export function ago(time: Date, now: Date): string {
-  const seconds = Math.max(0, Math.round((now.getTime() - time.getTime()) / 1000));
-  const steps: readonly (readonly [number, string])[] = [
-    [31_536_000, "year"],
-    [2_592_000, "month"],
-    [604_800, "week"],
-    [86_400, "day"],
-    [3_600, "hour"],
-    [60, "minute"],
-  ];
-  for (const [length, unit] of steps) {
-    const count = Math.floor(seconds / length);
-    if (count >= 1) return `${count} ${unit}${count === 1 ? "" : "s"} ago`;
-  }
-  return seconds < 2 ? "just now" : `${seconds} seconds ago`;
+  const seconds = Math.max(0, Math.floor((now.getTime() - time.getTime()) / 1000));
+  const minutes = Math.floor(seconds / 60);
+  const hours = Math.round(seconds / 3600);
+  if (seconds < 1) return "Less than a second ago";
+  if (seconds === 1) return "1 second ago";
+  if (seconds < 60) return `${seconds} seconds ago`;
+  if (minutes === 1) return "About a minute ago";
+  if (minutes < 60) return `${minutes} minutes ago`;
+  if (hours === 1) return "About an hour ago";
+  const steps = [
+    [48, 1, "hours"],
+    [24 * 7 * 2, 24, "days"],
+    [24 * 30 * 2, 24 * 7, "weeks"],
+    [24 * 365 * 2, 24 * 30, "months"],
+  ] as const;
+  for (const [below, length, unit] of steps) if (hours < below) return `${Math.floor(hours / length)} ${unit} ago`;
+  return `${Math.floor(seconds / 3600 / 24 / 365)} years ago`;
+}
+
+/** A time as Go prints one, in UTC: "2026-01-02 03:04:05 +0000 UTC". */
+export function goTime(time: Date): string {
+  return `${time.toISOString().slice(0, 19).replace("T", " ")} +0000 UTC`;
 }

@@ -3,7 +3,7 @@ import { familiar, parseReference } from "../reference/reference.ts";
 import { formatOption, printListing } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import type { Command } from "./options.ts";
-import { ago, print } from "./output.ts";
+import { ago, goTime, print } from "./output.ts";
 import { tidied } from "./tidied.ts";
 
 function statusOf(each: ContainerStatus): string {
@@ -36,7 +36,7 @@ function rowOf(each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
     ID: whole ? each.id : each.id.slice(0, 12),
     Image: imageOf(each),
     Command: whole || line.length <= 22 ? line : `${line.slice(0, 20)}…"`,
-    CreatedAt: each.created,
+    CreatedAt: goTime(new Date(each.created)),
     RunningFor: ago(new Date(each.created), now),
     State: each.running ? "running" : each.exitCode === undefined ? "created" : "exited",
     Status: statusOf(each),
