@@ -79,7 +79,7 @@ export function chooseSnapshotter(store: Store): Snapshotter {
   throw new OciboxError("HOST", `layers cannot be kept by "${asked}" here: ${why}`, {
     hint:
       asked === "erofs"
-        ? "it takes Linux 6.12 or newer, root, and a store that is not on tmpfs"
+        ? "it takes Linux 6.12 or newer and a store that is not on tmpfs; --snapshotter overlay does not"
         : "the file system of the store may not take it: --snapshotter copy works everywhere",
   });
 }
