@@ -7,6 +7,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { $ } from "bun";
+import { startRegistry } from "./bench-registry.ts";
+import { allHeld, bound, table } from "./bench-table.ts";
 import { makeTree, pushImage } from "./busybox-image.ts";
 
 const rounds = process.argv[2] ?? "60";
@@ -51,41 +53,11 @@ async function time(peers: readonly Peer[], env: Record<string, string>): Promis
 }
 
 function show(title: string, measured: readonly Measured[]): void {
-  const own = measured[0]?.median ?? 0;
-  console.log(`\n${title} (${rounds} rounds in turns; ms)`);
-  console.log("                                   median    p10    p90   ocibox is");
-  for (const { name, median, low, high } of measured) {
-    const cells = [median, low, high].map((each) => each.toFixed(2).padStart(7));
-    console.log(`  ${name.padEnd(30)} ${cells.join("")}   ${(own / median).toFixed(2)} ×`);
-  }
-}
-
-const failed: string[] = [];
-function bound(what: string, value: number, most: number, unit: string): void {
-  const holds = value <= most;
-  console.log(`  ${holds ? "holds    " : "not held "} ${what}: ${value.toFixed(2)}${unit} (at most ${most}${unit})`);
-  if (!holds) failed.push(what);
-}
-
-async function startRegistry(): Promise<string> {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const host = `127.0.0.1:${listener.port}`;
-  listener.stop(true);
-  const file = join(dir, "registry.yml");
-  await Bun.write(
-    file,
-    `version: 0.1\nstorage: {filesystem: {rootdirectory: "${dir}/registry"}}\nhttp: {addr: "${host}"}\nlog: {level: error, accesslog: {disabled: true}}\n`,
+  table(
+    `${title} (${rounds} rounds in turns; ms)`,
+    ["median", "p10", "p90"],
+    measured.map(({ name, median, low, high }) => ({ name, cells: [median, low, high] })),
   );
-  const registry = Bun.spawn(["docker-registry", "serve", file], { stdio: ["ignore", "ignore", "ignore"] });
-  undo.push(async () => {
-    registry.kill("SIGKILL");
-    await registry.exited;
-  });
-  for (let tries = 0; tries < 200; tries++) {
-    if ((await fetch(`http://${host}/v2/`).catch(() => undefined)) !== undefined) return host;
-    await Bun.sleep(25);
-  }
-  throw new Error("docker-registry does not answer");
 }
 
 /** runc's own default configuration, with the image's tree and `true`. */
@@ -249,13 +221,14 @@ async function main(): Promise<void> {
   await makeBundle();
   if (part !== "oci") await benchRun();
   if (part !== "run") await benchOci();
-  process.exitCode = failed.length === 0 ? 0 : 1;
+  process.exitCode = allHeld() ? 0 : 1;
 }
 
 /** Start, and `run` with its image in the store. */
 async function benchRun(): Promise<void> {
   const bundle = `${dir}/bundle`;
-  const host = await startRegistry();
+  const { host, stop } = await startRegistry(`${dir}/registry`, `${dir}/registry.yml`);
+  undo.push(stop);
   await pushImage(`http://${host}/v2/alpine`, `${dir}/tree`);
   const image = `${host}/alpine:latest`;
   const env = { OCIBOX_ROOT: `${dir}/root`, OCIBOX_STATE: `${dir}/state` };

@@ -19,7 +19,7 @@ function digestOf(bytes: Uint8Array): string {
 }
 
 /** distribution-spec, "Pushing blobs": a POST, then the whole of it in one PUT. */
-async function pushBlob(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<{ digest: string; size: number }> {
+export async function pushBlob(url: string, bytes: Uint8Array<ArrayBuffer>): Promise<{ digest: string; size: number }> {
   const started = await fetch(`${url}/blobs/uploads/`, { method: "POST" });
   const location = new URL(started.headers.get("location") ?? "", url);
   const digest = digestOf(bytes);
