@@ -13,7 +13,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { cannotRun, testWith } from "../lib/needs.ts";
+import { writeLayout } from "../lib/oci-fixture.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
+import { tar } from "../lib/tar.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox"] };
 const test = testWith(needs);
@@ -57,6 +59,22 @@ describe("check", () => {
     expect(await box.ocibox(["check"])).toEqual({ out: "all is well\n", err: "", code: 0 });
     expect((await box.ocibox(["system", "check", "--quick"])).out).toBe("all is well\n");
     expect(box.leftovers()).toEqual([]);
+  });
+
+  test("a whiteout was made when it was unpacked, and nothing is wrong with that", async () => {
+    rmSync(box.root, { recursive: true, force: true });
+    const layout = join(box.dir, "whiteout");
+    writeLayout(layout, [
+      tar([{ name: "etc/", type: "5" }, { name: "etc/gone" }, { name: "etc/stays" }]),
+      tar([{ name: "etc/.wh.gone" }]),
+    ]);
+    expect((await box.ocibox(["load", "-q", "-i", layout])).err).toBe("");
+    expect(await box.ocibox(["check"])).toEqual({ out: "all is well\n", err: "", code: 0 });
+    const whiteout = layerFile("etc/stays").replace("stays", "gone");
+    const other = readdirSync(join(box.root, "layers")).map((name) => join(box.root, "layers", name, "etc/gone"));
+    const [made = ""] = other.filter((path) => path !== whiteout);
+    rmSync(made);
+    expect((await box.ocibox(["check"])).out).toMatch(/^layer [0-9a-f]{64}: "etc\/gone" is missing$/m);
   });
 
   const damages: readonly (readonly [title: string, spoil: () => void, told: RegExp])[] = [
