@@ -30,6 +30,8 @@ export interface Applied {
 }
 
 const mostDescriptors = 128;
+/** Memory of this size does not move: fact 17 of bun:ffi. */
+const largeEnough = 1 << 16;
 const directoryFlags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
 const fileFlags = O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC | O.O_NONBLOCK;
 const untold = { seconds: 0, nanoseconds: 0 };
@@ -265,10 +267,11 @@ class Applier {
       const piece = source.piece(Math.min(left, buffer.byteLength));
       if (piece === undefined)
         throw new OciboxError("INVALID", "the layer is not a sound tar archive: it ends in the middle");
-      // The stream's memory is JavaScript's and may move; the kernel reads from ours.
-      buffer.set(piece);
+      // A small piece of memory is JavaScript's own and may move; the kernel reads from ours.
+      const from = piece.buffer.byteLength >= largeEnough ? piece : buffer.subarray(0, piece.byteLength);
+      if (from !== piece) from.set(piece);
       for (let at = 0; at < piece.byteLength; )
-        at += direct.write(fd, at === 0 ? buffer : buffer.subarray(at), piece.byteLength - at);
+        at += direct.write(fd, at === 0 ? from : from.subarray(at), piece.byteLength - at);
       left -= piece.byteLength;
     }
   }

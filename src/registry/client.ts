@@ -166,12 +166,12 @@ class DistributionRepository implements Repository {
     if (!isDigest(blob.digest) || !Number.isSafeInteger(blob.size) || blob.size < 0)
       throw new OciboxError("INVALID", `${this.#doing}: its manifest has a layer without digest or size`);
     const from = options.from ?? 0;
-    const progress = new BlobProgress(blob, from);
+    const progress = new BlobProgress(blob, from, from === 0 && options.unhashed !== true);
     const failures: Failure[] = [];
     for (const server of await this.#open()) {
       try {
         yield* this.#blobFrom(server, progress, signal);
-        this.#checkDigest(server, progress, from);
+        this.#checkDigest(server, progress);
         return;
       } catch (error) {
         signal.throwIfAborted();
@@ -184,11 +184,10 @@ class DistributionRepository implements Repository {
     throw this.#allFailed(failures);
   }
 
-  #checkDigest(server: Server, progress: BlobProgress, from: number): void {
-    if (from > 0) return;
+  #checkDigest(server: Server, progress: BlobProgress): void {
     const { blob } = progress;
     const digest = progress.digest();
-    if (digest === blob.digest) return;
+    if (digest === undefined || digest === blob.digest) return;
     throw new OciboxError(
       "DIGEST_MISMATCH",
       `${this.#doing}: the layer ${blob.digest} from ${server.endpoint.host} has the digest ${digest}`,
@@ -330,20 +329,24 @@ class DistributionRepository implements Repository {
 
 /** How far a blob has come, over all tries and servers. */
 class BlobProgress {
-  readonly #hasher = new Bun.CryptoHasher("sha256");
+  readonly #hasher: Bun.CryptoHasher | undefined;
 
   constructor(
     readonly blob: BlobRequest,
     public received: number,
-  ) {}
+    hashes: boolean,
+  ) {
+    this.#hasher = hashes ? new Bun.CryptoHasher("sha256") : undefined;
+  }
 
   take(chunk: Uint8Array): void {
     this.received += chunk.byteLength;
-    this.#hasher.update(chunk);
+    this.#hasher?.update(chunk);
   }
 
-  digest(): Digest {
-    return `sha256:${this.#hasher.digest("hex")}` as Digest;
+  /** Of all bytes, where they were hashed. */
+  digest(): Digest | undefined {
+    return this.#hasher === undefined ? undefined : (`sha256:${this.#hasher.digest("hex")}` as Digest);
   }
 }
 

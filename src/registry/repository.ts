@@ -26,6 +26,8 @@ export interface BlobOptions extends FetchOptions {
    * (the digest is over all bytes, which the stream has not seen): the caller must verify the digest.
    */
   readonly from?: number | undefined;
+  /** The caller computes the digest himself: here only the size is checked. */
+  readonly unhashed?: boolean | undefined;
 }
 
 /** One repository of one registry, through its mirrors where there are some. Nothing is sent until something is asked. */

@@ -221,7 +221,7 @@ class Puller {
     };
     arrived();
     if (partial.size === size) return;
-    for await (const chunk of repository.blob({ digest, size }, { signal, from: partial.size })) {
+    for await (const chunk of repository.blob({ digest, size }, { signal, from: partial.size, unhashed: true })) {
       if (partial.size + chunk.byteLength > size)
         throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has more than the ${size} bytes promised`);
       partial.append(chunk);

@@ -6,8 +6,8 @@
 import { OciboxError } from "../../errors.ts";
 import type { Inode } from "./inode.ts";
 
-const blockBits = 9;
-export const blockSize = 1 << blockBits;
+const tarBlockBits = 9;
+export const blockSize = 1 << tarBlockBits;
 const superOffset = 1024;
 const superSize = 128;
 const magic = 0xe0f5_e1e2;
@@ -59,11 +59,13 @@ interface Xattr {
   readonly value: Uint8Array;
 }
 
+const none: readonly Xattr[] = [];
+
 const up = (value: number, to: number): number => Math.ceil(value / to) * to;
 
 /** Those that EROFS can hold: another label means nothing where there is none. */
-function xattrsOf(inode: Inode): Xattr[] {
-  if (inode.xattrs.size === 0 && !inode.opaque) return [];
+function xattrsOf(inode: Inode): readonly Xattr[] {
+  if (inode.xattrs.size === 0 && !inode.opaque) return none;
   const all = inode.opaque && inode.kind === "directory" ? [...inode.xattrs, opaque] : [...inode.xattrs];
   return all.flatMap(([name, value]) => {
     const [prefix, index] = prefixes.find(([each]) => name.startsWith(each)) ?? [];
@@ -92,7 +94,7 @@ interface Listing {
   readonly size: number;
 }
 
-function list(directory: Inode): Listing {
+function list(directory: Inode, blockSize: number): Listing {
   const names = [".", "..", ...(directory.children?.keys() ?? [])].sort();
   const starts = [0];
   let used = 0;
@@ -117,16 +119,22 @@ interface Placed {
   block: number;
 }
 
-function isInline(inode: Inode, xattrSize: number): boolean {
+function isInline(inode: Inode, xattrSize: number, blockSize: number): boolean {
   return inode.kind === "symlink" && inodeSize + xattrSize + inode.target.length <= blockSize;
 }
 
 class Layout {
   readonly placed: Placed[] = [];
-  #cursor = up(superOffset + 2 * superSize, blockSize);
+  readonly blockSize: number;
+  #cursor: number;
   blocks = 0;
 
-  constructor(root: Inode) {
+  constructor(
+    root: Inode,
+    readonly blockBits: number,
+  ) {
+    this.blockSize = 1 << blockBits;
+    this.#cursor = up(superOffset + 2 * superSize, Math.min(this.blockSize, superSize));
     this.#inodes(root);
     this.#data();
   }
@@ -136,13 +144,13 @@ class Layout {
     const xattrSize = sizeOf(xattrs);
     let at = up(this.#cursor, slot);
     // An inode with what is inline behind it does not cross a block.
-    const together = inodeSize + (isInline(inode, xattrSize) ? xattrSize + inode.target.length : 0);
-    if ((at % blockSize) + together > blockSize) at = up(at, blockSize);
-    const listing = inode.kind === "directory" ? list(inode) : undefined;
+    const together = inodeSize + (isInline(inode, xattrSize, this.blockSize) ? xattrSize + inode.target.length : 0);
+    if ((at % this.blockSize) + together > this.blockSize) at = up(at, this.blockSize);
+    const listing = inode.kind === "directory" ? list(inode, this.blockSize) : undefined;
     inode.nid = at / slot;
     this.placed.push({ inode, at, xattrs, xattrSize, listing, block: 0 });
     this.#cursor = at + inodeSize + xattrSize;
-    if (isInline(inode, xattrSize)) this.#cursor += inode.target.length;
+    if (isInline(inode, xattrSize, this.blockSize)) this.#cursor += inode.target.length;
     else if (inode.kind === "file" && inode.size > 0) this.#cursor = up(this.#cursor, indexSize) + indexSize;
   }
 
@@ -164,12 +172,12 @@ class Layout {
 
   /** Directories' blocks, and symlinks that are too long to be inline, behind the inodes. */
   #data(): void {
-    let block = up(this.#cursor, blockSize) / blockSize;
+    let block = up(this.#cursor, this.blockSize) / this.blockSize;
     for (const each of this.placed) {
       each.block = block;
       if (each.listing !== undefined) block += each.listing.starts.length;
-      else if (each.inode.kind === "symlink" && !isInline(each.inode, each.xattrSize))
-        block += up(each.inode.target.length, blockSize) / blockSize;
+      else if (each.inode.kind === "symlink" && !isInline(each.inode, each.xattrSize, this.blockSize))
+        block += up(each.inode.target.length, this.blockSize) / this.blockSize;
     }
     this.blocks = block;
   }
@@ -180,7 +188,7 @@ class Writer {
   readonly #view: DataView;
 
   constructor(readonly layout: Layout) {
-    this.#bytes = new Uint8Array(new ArrayBuffer(layout.blocks * blockSize));
+    this.#bytes = new Uint8Array(new ArrayBuffer(layout.blocks * this.layout.blockSize));
     this.#view = new DataView(this.#bytes.buffer);
   }
 
@@ -197,7 +205,7 @@ class Writer {
     const view = this.#view;
     view.setUint32(superOffset, magic, true);
     view.setUint32(superOffset + 8, compatMtime, true);
-    view.setUint8(superOffset + 12, blockBits);
+    view.setUint8(superOffset + 12, this.layout.blockBits);
     view.setUint16(superOffset + 14, this.layout.placed[0]?.inode.nid ?? 0, true);
     this.#u64(superOffset + 16, this.layout.placed.length);
     view.setUint32(superOffset + 36, this.layout.blocks, true);
@@ -218,13 +226,13 @@ class Writer {
     if (listing !== undefined) {
       size = listing.size;
       where = block;
-      this.#directory(inode, listing, block * blockSize);
+      this.#directory(inode, listing, block * this.layout.blockSize);
     } else if (inode.kind === "symlink") {
       size = inode.target.length;
-      const isIn = isInline(inode, xattrSize);
+      const isIn = isInline(inode, xattrSize, this.layout.blockSize);
       if (isIn) format = inline;
       else where = block;
-      this.#text(isIn ? behind : block * blockSize, inode.target);
+      this.#text(isIn ? behind : block * this.layout.blockSize, inode.target);
     } else if (inode.kind === "file" && inode.size > 0) {
       size = inode.size;
       format = chunked;
@@ -248,10 +256,10 @@ class Writer {
 
   /** The index of a file's only chunk. @returns the binary logarithm of the chunk's size in blocks */
   #chunk(inode: Inode, at: number): number {
-    const blocks = Math.ceil(inode.size / blockSize);
+    const blocks = Math.ceil(inode.size / this.layout.blockSize);
     const bits = Math.ceil(Math.log2(blocks));
     if (bits > mostChunkBits) throw new OciboxError("INVALID", `the layer has a file of ${inode.size} bytes`);
-    const start = inode.at / blockSize;
+    const start = inode.at / this.layout.blockSize;
     if (!Number.isInteger(start)) throw new TypeError("a file begins within a block");
     this.#view.setUint16(at, Math.floor(start / 2 ** 32), true);
     this.#view.setUint16(at + 2, 1, true);
@@ -276,7 +284,7 @@ class Writer {
     for (let block = 0; block < starts.length; block++) {
       const from = starts[block] as number;
       const to = starts[block + 1] ?? names.length;
-      let entry = start + block * blockSize;
+      let entry = start + block * this.layout.blockSize;
       let nameAt = (to - from) * direntSize;
       for (let each = from; each < to; each++) {
         const name = names[each] as string;
@@ -285,7 +293,7 @@ class Writer {
         this.#u64(entry, child.nid);
         view.setUint16(entry + 8, nameAt, true);
         view.setUint8(entry + 10, entryTypes[child.kind]);
-        this.#text(start + block * blockSize + nameAt, name);
+        this.#text(start + block * this.layout.blockSize + nameAt, name);
         nameAt += name.length;
         entry += direntSize;
       }
@@ -304,9 +312,15 @@ class Writer {
 /**
  * @param uuid 16 bytes; the same for the same layer
  * @param deviceSize bytes of the second device
+ * @param blockBits another size of blocks, for tools that know only that of pages: no file may have contents then
  * @returns the image
  * @throws OciboxError INVALID for what EROFS cannot hold
  */
-export function writeErofs(root: Inode, uuid: Uint8Array, deviceSize: number): Uint8Array<ArrayBuffer> {
-  return new Writer(new Layout(root)).all(uuid, Math.ceil(deviceSize / blockSize));
+export function writeErofs(
+  root: Inode,
+  uuid: Uint8Array,
+  deviceSize: number,
+  blockBits = tarBlockBits,
+): Uint8Array<ArrayBuffer> {
+  return new Writer(new Layout(root, blockBits)).all(uuid, Math.ceil(deviceSize / (1 << blockBits)));
 }
