@@ -141,7 +141,12 @@ testWith(kernelNeeds)(
         const index = indexLayer(new ByteSource([bytes]), { ...options, uuid: new Uint8Array(16), data: data.fd });
         writeFileSync(join(layer, "index"), index);
       });
-      expect([seed, indexed === undefined, indexed, unpacked]).toEqual([seed, unpacked === undefined, indexed, unpacked]);
+      expect([seed, indexed === undefined, indexed, unpacked]).toEqual([
+        seed,
+        unpacked === undefined,
+        indexed,
+        unpacked,
+      ]);
       if (indexed === undefined) {
         using expected = opened(plain);
         using mount = mountErofs(layer);
