@@ -36,6 +36,8 @@ export interface PullOptions {
 
 const atOnce = 3;
 const mostNesting = 2;
+/** Bytes. */
+const sweepEvery = 32 << 20;
 const mostConfig = 8 << 20;
 
 interface Resolved {
@@ -124,6 +126,7 @@ interface PullWork {
 /** One pull's work on its layers. */
 class Puller {
   downloaded = 0;
+  unswept = 0;
   readonly #running = new Map<string, Promise<void>>();
 
   constructor(readonly work: PullWork) {}
@@ -226,9 +229,18 @@ class Puller {
         throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has more than the ${size} bytes promised`);
       partial.append(chunk);
       arrived();
+      this.sweep(chunk.byteLength);
     }
     if (partial.size < size)
       throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has ${partial.size} of ${size} bytes`);
+  }
+
+  /** Chunks that have been written: the collector does not see how much memory they hold, and would let it grow. */
+  sweep(bytes: number): void {
+    this.unswept += bytes;
+    if (this.unswept < sweepEvery) return;
+    this.unswept = 0;
+    Bun.gc(true);
   }
 
   /** The blob comes into its file, and a thread follows it there: it verifies, and makes of it what is mounted. */

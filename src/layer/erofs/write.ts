@@ -109,22 +109,15 @@ function list(directory: Inode, blockSize: number): Listing {
   return { names, starts, size: (starts.length - 1) * blockSize + used };
 }
 
-interface Placed {
-  readonly inode: Inode;
-  readonly at: number;
-  readonly xattrs: readonly Xattr[];
-  readonly xattrSize: number;
-  readonly listing: Listing | undefined;
-  /** The first block of what is not beside the inode. */
-  block: number;
-}
-
 function isInline(inode: Inode, xattrSize: number, blockSize: number): boolean {
   return inode.kind === "symlink" && inodeSize + xattrSize + inode.target.length <= blockSize;
 }
 
+/** Where each inode is, and what is not beside it: nids, and the first block of what is elsewhere. */
 class Layout {
-  readonly placed: Placed[] = [];
+  /** In the order in which they lie there. */
+  readonly inodes: Inode[] = [];
+  readonly elsewhere = new Map<Inode, number>();
   readonly blockSize: number;
   #cursor: number;
   blocks = 0;
@@ -135,26 +128,25 @@ class Layout {
   ) {
     this.blockSize = 1 << blockBits;
     this.#cursor = up(superOffset + 2 * superSize, Math.min(this.blockSize, superSize));
-    this.#inodes(root);
-    this.#data();
+    this.#placeAll(root);
+    this.#placeData();
   }
 
   #place(inode: Inode): void {
-    const xattrs = xattrsOf(inode);
-    const xattrSize = sizeOf(xattrs);
+    const xattrSize = sizeOf(xattrsOf(inode));
     let at = up(this.#cursor, slot);
     // An inode with what is inline behind it does not cross a block.
-    const together = inodeSize + (isInline(inode, xattrSize, this.blockSize) ? xattrSize + inode.target.length : 0);
+    const isIn = isInline(inode, xattrSize, this.blockSize);
+    const together = inodeSize + (isIn ? xattrSize + inode.target.length : 0);
     if ((at % this.blockSize) + together > this.blockSize) at = up(at, this.blockSize);
-    const listing = inode.kind === "directory" ? list(inode, this.blockSize) : undefined;
     inode.nid = at / slot;
-    this.placed.push({ inode, at, xattrs, xattrSize, listing, block: 0 });
+    this.inodes.push(inode);
     this.#cursor = at + inodeSize + xattrSize;
-    if (isInline(inode, xattrSize, this.blockSize)) this.#cursor += inode.target.length;
+    if (isIn) this.#cursor += inode.target.length;
     else if (inode.kind === "file" && inode.size > 0) this.#cursor = up(this.#cursor, indexSize) + indexSize;
   }
 
-  #inodes(root: Inode): void {
+  #placeAll(root: Inode): void {
     const seen = new Set<Inode>();
     const stack = [root];
     this.#place(root);
@@ -171,13 +163,15 @@ class Layout {
   }
 
   /** Directories' blocks, and symlinks that are too long to be inline, behind the inodes. */
-  #data(): void {
+  #placeData(): void {
     let block = up(this.#cursor, this.blockSize) / this.blockSize;
-    for (const each of this.placed) {
-      each.block = block;
-      if (each.listing !== undefined) block += each.listing.starts.length;
-      else if (each.inode.kind === "symlink" && !isInline(each.inode, each.xattrSize, this.blockSize))
-        block += up(each.inode.target.length, this.blockSize) / this.blockSize;
+    for (const inode of this.inodes) {
+      let blocks = 0;
+      if (inode.kind === "directory") blocks = list(inode, this.blockSize).starts.length;
+      else if (inode.kind === "symlink" && !isInline(inode, sizeOf(xattrsOf(inode)), this.blockSize))
+        blocks = up(inode.target.length, this.blockSize) / this.blockSize;
+      if (blocks > 0) this.elsewhere.set(inode, block);
+      block += blocks;
     }
     this.blocks = block;
   }
@@ -206,8 +200,8 @@ class Writer {
     view.setUint32(superOffset, magic, true);
     view.setUint32(superOffset + 8, compatMtime, true);
     view.setUint8(superOffset + 12, this.layout.blockBits);
-    view.setUint16(superOffset + 14, this.layout.placed[0]?.inode.nid ?? 0, true);
-    this.#u64(superOffset + 16, this.layout.placed.length);
+    view.setUint16(superOffset + 14, this.layout.inodes[0]?.nid ?? 0, true);
+    this.#u64(superOffset + 16, this.layout.inodes.length);
     view.setUint32(superOffset + 36, this.layout.blocks, true);
     this.#bytes.set(uuid.subarray(0, 16), superOffset + 48);
     view.setUint32(superOffset + 80, incompatChunked | incompatDevices, true);
@@ -217,22 +211,27 @@ class Writer {
     view.setUint32(superOffset + superSize + 64, deviceBlocks, true);
   }
 
-  #inode({ inode, at, xattrs, xattrSize, listing, block }: Placed, number: number): void {
+  #inode(inode: Inode, number: number): void {
     const view = this.#view;
+    const { blockSize } = this.layout;
+    const at = inode.nid * slot;
+    const xattrs = xattrsOf(inode);
+    const xattrSize = sizeOf(xattrs);
     const behind = at + inodeSize + xattrSize;
+    const block = this.layout.elsewhere.get(inode) ?? 0;
     let format = plain;
     let size = 0;
     let where = 0;
-    if (listing !== undefined) {
+    if (inode.kind === "directory") {
+      const listing = list(inode, blockSize);
       size = listing.size;
       where = block;
-      this.#directory(inode, listing, block * this.layout.blockSize);
+      this.#directory(inode, listing, block * blockSize);
     } else if (inode.kind === "symlink") {
       size = inode.target.length;
-      const isIn = isInline(inode, xattrSize, this.layout.blockSize);
-      if (isIn) format = inline;
+      if (block === 0) format = inline;
       else where = block;
-      this.#text(isIn ? behind : block * this.layout.blockSize, inode.target);
+      this.#text(block === 0 ? behind : block * blockSize, inode.target);
     } else if (inode.kind === "file" && inode.size > 0) {
       size = inode.size;
       format = chunked;
@@ -302,8 +301,8 @@ class Writer {
 
   all(uuid: Uint8Array, deviceBlocks: number): Uint8Array<ArrayBuffer> {
     this.#superblock(uuid, deviceBlocks);
-    this.layout.placed.forEach((each, number) => {
-      this.#inode(each, number + 1);
+    this.layout.inodes.forEach((inode, number) => {
+      this.#inode(inode, number + 1);
     });
     return this.#bytes;
   }
