@@ -14,6 +14,7 @@ const commands: Readonly<Record<string, () => Promise<{ command: (globals: Globa
   pull: () => import("./cli/pull.ts"),
   lock: () => import("./cli/lock.ts"),
   push: () => import("./cli/push.ts"),
+  search: () => import("./cli/search.ts"),
   login: () => import("./cli/login.ts"),
   logout: () => import("./cli/logout.ts"),
   images: () => import("./cli/images.ts"),
