@@ -13,7 +13,7 @@ import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import { copyData } from "./copy-tree.ts";
 import { checkDevice, components, hiddenBy, isOverlays, mostEntries, refuse, whiteoutPrefix } from "./entry-name.ts";
-import { inheritAttributes, raw } from "./implied.ts";
+import { inheritAttributes, liesUpon, ownDirectory, raw } from "./implied.ts";
 import { names, removeTree } from "./remove-tree.ts";
 import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 
@@ -72,11 +72,28 @@ function isEmpty(directory: number): boolean {
   return true;
 }
 
+function refuseLink({ name, linkname }: TarEntry): never {
+  refuse(name, `a hard link to ${JSON.stringify(linkname)}, which is a file of neither this layer nor one below`);
+}
+
+/** Overlay's: a character device 0:0. */
+function isWhiteout(parent: number, name: Uint8Array): boolean {
+  const stat = alloc(256);
+  return (
+    attempt("statx", parent, name, AT.AT_SYMLINK_NOFOLLOW, 0x3, stat) >= 0 &&
+    (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFCHR &&
+    readField("statx", stat, "stx_rdev_major") === 0 &&
+    readField("statx", stat, "stx_rdev_minor") === 0
+  );
+}
+
 class Applier {
   readonly root: Directory;
   readonly options: ApplyOptions;
   /** Open directories by the names that the archive has for them, the least recently used first. */
   readonly #directories = new Map<string, Directory>();
+  /** Directories' descriptors that are not remembered any more. */
+  readonly #done: number[] = [];
   /** Directories whose times are set at the end, when nothing more is put in them. */
   readonly #times = new Map<string, TarEntry["mtime"]>();
   /** Directories that are there because of what is in them; "" is the root. */
@@ -85,6 +102,8 @@ class Applier {
   readonly #own: Set<string> | undefined;
   /** Directories that this layer has told the attributes of. */
   readonly #told = new Set<string>();
+  /** Where whiteouts were made: the directory's path, and what they hide. */
+  readonly #whiteouts = new Map<string, Set<string>>();
   readonly #buffer = alloc(1 << 20);
   #rootName: string | undefined;
 
@@ -97,8 +116,15 @@ class Applier {
   }
 
   close(): void {
-    for (const { fd } of this.#directories.values()) direct.close(fd);
+    for (const { fd } of this.#directories.values()) this.#done.push(fd);
     this.#directories.clear();
+    this.#closeDone();
+  }
+
+  /** Descriptors may be in use until an entry is done with: another one would get the number of one that is closed. */
+  #closeDone(): void {
+    for (const fd of this.#done) direct.close(fd);
+    this.#done.length = 0;
   }
 
   /** Forgets what is known of a path that is replaced, and of all below it. */
@@ -106,7 +132,7 @@ class Applier {
     const gone = (known: string): boolean => known === path || known.startsWith(`${path}/`);
     for (const [known, { fd, path: real }] of this.#directories) {
       if (!gone(known) && !gone(real)) continue;
-      direct.close(fd);
+      this.#done.push(fd);
       this.#directories.delete(known);
     }
     for (const known of this.#times.keys()) if (gone(known)) this.#times.delete(known);
@@ -119,7 +145,7 @@ class Applier {
     if (this.#directories.size > mostDescriptors) {
       const [oldest] = this.#directories;
       if (oldest !== undefined && oldest[0] !== name) {
-        direct.close(oldest[1].fd);
+        this.#done.push(oldest[1].fd);
         this.#directories.delete(oldest[0]);
       }
     }
@@ -148,6 +174,7 @@ class Applier {
     const isLower = isOther && this.#own?.has(path) === false;
     if (isLower) removeTree(above.fd, raw(base));
     if (fd === -errnoOf("ENOENT") || isLower) fd = this.#imply(above, base, path);
+    else if (isOther && isWhiteout(above.fd, raw(base))) fd = this.#instead(above, base, path);
     // A symlink of this layer where a directory is meant: it is followed inside the layer, and nowhere else.
     else if (isOther) return this.#through(path);
     if (fd < 0) throw new SyscallError("openat", [above.fd, path, directoryFlags, 0], -fd);
@@ -167,6 +194,16 @@ class Applier {
     return attempt("openat", above.fd, name, directoryFlags, 0);
   }
 
+  /** In the place of what a whiteout of this layer hides: nothing of that is seen again. */
+  #instead(above: Directory, base: string, path: string): number {
+    this.#clear({ parent: above.fd, base, path });
+    const fd = this.#imply(above, base, path);
+    this.#opaque(above.fd, base);
+    this.#implied.delete(path);
+    this.#times.set(path, untold);
+    return fd;
+  }
+
   #through(path: string): Directory {
     // Whatever is in the way that is no symlink to a directory of this layer gives way to nothing: it is refused.
     const how = struct<number>("open_how", {
@@ -174,9 +211,16 @@ class Applier {
       resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS | RESOLVE.RESOLVE_NO_XDEV,
     });
     const fd = attempt("openat2", this.root.fd, raw(path), how, 24);
-    if (fd < 0) refuse(path, "which is not a directory, as the way to another entry");
+    const inTheWay = "which is not a directory, as the way to another entry";
+    if (fd < 0) refuse(path, inTheWay);
     this.#rootName ??= nameOf(this.root.fd);
-    return { fd, path: nameOf(fd).slice(this.#rootName.length + 1) };
+    const real = nameOf(fd).slice(this.#rootName.length + 1);
+    // One of a lower layer's is not inside this one.
+    if (this.#own?.has(real) === false) {
+      direct.close(fd);
+      refuse(path, inTheWay);
+    }
+    return { fd, path: real };
   }
 
   #placeOf(parts: readonly string[], base: string): Place {
@@ -191,18 +235,13 @@ class Applier {
     return this.#placeOf(parts, base);
   }
 
-  /** Makes way for an entry. @returns what was there: a whiteout hides what lower layers have */
-  #clear(place: Place): "nothing" | "whiteout" | "other" {
+  /** Makes way for an entry. @returns whether something was there */
+  #clear(place: Place): boolean {
     const name = raw(place.base);
-    const stat = alloc(256);
-    if (attempt("statx", place.parent, name, AT.AT_SYMLINK_NOFOLLOW, 0x3, stat) < 0) return "nothing";
-    const isWhiteout =
-      (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFCHR &&
-      readField("statx", stat, "stx_rdev_major") === 0 &&
-      readField("statx", stat, "stx_rdev_minor") === 0;
+    if (attempt("faccessat2", place.parent, name, 0, AT.AT_SYMLINK_NOFOLLOW) < 0) return false;
     this.#forget(place.path);
     removeTree(place.parent, name);
-    return isWhiteout ? "whiteout" : "other";
+    return true;
   }
 
   /** Makes something new; what stands in its way is removed first. */
@@ -293,7 +332,8 @@ class Applier {
       } else {
         const was = this.#clear(place);
         direct.mkdirat(place.parent, name, 0o700);
-        if (was === "whiteout") this.#opaque(place.parent, place.base);
+        // What was there before hid what lower layers have, and that does not come back.
+        if (was && this.#own === undefined) this.#opaque(place.parent, place.base);
       }
     } else if (made < 0) throw new SyscallError("mkdirat", [place.parent, place.path, 0o700], -made);
     this.#own?.add(place.path);
@@ -305,26 +345,29 @@ class Applier {
     if (target.path === place.path) refuse(entry.name, "a hard link to itself");
     const link = (name: Uint8Array): number =>
       attempt("linkat", target.parent, raw(target.base), place.parent, name, 0);
+    if (isWhiteout(target.parent, raw(target.base))) refuse(entry.name, "a hard link to what the layer hides");
     if (attempt("faccessat2", target.parent, raw(target.base), 0, AT.AT_SYMLINK_NOFOLLOW) < 0)
       this.#copyUp(target, entry);
-    else if (this.#own?.has(target.path) === false) this.#takeOver(target);
+    else if (this.#own?.has(target.path) === false && !this.#takeOver(target)) refuseLink(entry);
     this.#create(place, link);
   }
 
-  /** A file that lower layers have becomes one of this layer: other names that they have for it keep the old one. */
-  #takeOver(target: Place): void {
+  /**
+   * A file that lower layers have becomes one of this layer: other names that they have for it keep the old one.
+   * @returns false for what is no file
+   */
+  #takeOver(target: Place): boolean {
     const name = raw(target.base);
     const fd = attempt("openat", target.parent, name, fileFlags, 0);
-    // What is no file is linked as it is.
-    if (fd < 0) return;
+    if (fd < 0) return false;
     using from = new OwnedFd(fd);
     const stat = alloc(256);
     direct.statx(from.fd, "", AT.AT_EMPTY_PATH, 0xfff, stat);
+    if ((readField("statx", stat, "stx_mode") & S.S_IFMT) !== S.S_IFREG) return false;
     this.#own?.add(target.path);
-    if ((readField("statx", stat, "stx_mode") & S.S_IFMT) !== S.S_IFREG || readField("statx", stat, "stx_nlink") === 1)
-      return;
+    if (readField("statx", stat, "stx_nlink") === 1) return true;
     direct.unlinkat(target.parent, name, 0);
-    this.#copy(from.fd, target);
+    return this.#copy(from.fd, target);
   }
 
   /** A hard link to a file of a lower layer: the file is copied into this one first, as overlay does when it is written. */
@@ -340,10 +383,7 @@ class Applier {
       using from = new OwnedFd(fd);
       if (this.#copy(from.fd, target)) return;
     }
-    refuse(
-      entry.name,
-      `a hard link to ${JSON.stringify(entry.linkname)}, which is in neither this layer nor one below`,
-    );
+    refuseLink(entry);
   }
 
   #copy(from: number, target: Place): boolean {
@@ -382,6 +422,7 @@ class Applier {
       direct.close(fd);
       this.#opaque(parent.fd, hidden);
     } else if (made < 0) throw new SyscallError("mknodat", [parent.fd, hidden, S.S_IFCHR, 0], -made);
+    else this.#whiteouts.set(parent.path, (this.#whiteouts.get(parent.path) ?? new Set()).add(hidden));
   }
 
   /** The same where those below are in this directory: what they have goes. */
@@ -448,18 +489,20 @@ class Applier {
   }
 
   apply(entry: TarEntry, source: ByteSource): void {
+    this.#closeDone();
     const parts = components(entry.name);
     const base = parts.at(-1);
     if (base === undefined) {
       this.#rootEntry(entry);
       return;
     }
+    for (const part of parts.slice(0, -1))
+      if (part.startsWith(whiteoutPrefix)) refuse(entry.name, "an entry inside a whiteout");
     if (base.startsWith(whiteoutPrefix)) {
       this.#whiteout(entry, parts);
       source.skip(entry.size);
       return;
     }
-    for (const part of parts) if (part.startsWith(whiteoutPrefix)) refuse(entry.name, "an entry inside a whiteout");
     const place = this.#placeOf(parts, base);
     switch (entry.type) {
       case "file":
@@ -489,6 +532,21 @@ class Applier {
     const target = raw(entry.linkname);
     this.#create(place, (name) => attempt("symlinkat", target, place.parent, name));
     this.#finish(place, entry);
+  }
+
+  /**
+   * Whiteouts in a directory that lies upon none of those below hide nothing, and go: overlay shows the names of what it
+   * does not merge as they are.
+   */
+  finishWhiteouts(): void {
+    if (this.options.onto === true) return;
+    for (const [path, hidden] of this.#whiteouts) {
+      const parts = path.split("/").filter((part) => part !== "");
+      using place = ownDirectory(this.root.fd, parts);
+      if (place === undefined) continue;
+      if (!place.covered && !place.opaque && liesUpon(parts, this.options.lowers())) continue;
+      for (const name of hidden) if (isWhiteout(place.fd, raw(name))) direct.unlinkat(place.fd, raw(name), 0);
+    }
   }
 
   /** What the archive has not said of its directories, from the layers below. */
@@ -527,6 +585,7 @@ export function applyLayer(root: number, source: ByteSource, options: ApplyOptio
       applier.apply(entry, source);
       finishEntry(source, entry);
     }
+    applier.finishWhiteouts();
     applier.finishImplied();
     applier.finishTimes();
     drain(source);

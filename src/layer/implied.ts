@@ -49,6 +49,12 @@ function below(parts: readonly string[], lowers: readonly string[]): OwnedFd | u
   return undefined;
 }
 
+/** Whether a directory of that name is seen in the layers below. @param lowers the uppermost first */
+export function liesUpon(parts: readonly string[], lowers: readonly string[]): boolean {
+  using found = below(parts, lowers);
+  return found !== undefined;
+}
+
 /**
  * How the directory is that a layer's own lies upon.
  * @param parts of its name; none for the root
@@ -59,12 +65,28 @@ export function attributesBelow(parts: readonly string[], lowers: readonly strin
   return found === undefined ? undefined : readAttributes(`/proc/self/fd/${found.fd}/.`);
 }
 
-function inherit(parts: readonly string[], own: OwnedFd, lowers: readonly string[]): void {
-  const to = `/proc/self/fd/${own.fd}/.`;
-  using from = below(parts, lowers);
-  if (from !== undefined) copyAttributes(`/proc/self/fd/${from.fd}/.`, to);
-  // Nobody has said when: the same each time, and not the time of unpacking.
-  else direct.utimensat(AT_FDCWD, to, timesOf({ seconds: 0, nanoseconds: 0 }), 0);
+class OwnDirectory extends OwnedFd {
+  constructor(
+    fd: number,
+    /** One above it hides what layers below have. */
+    readonly covered: boolean,
+    readonly opaque: boolean,
+  ) {
+    super(fd);
+  }
+}
+
+/** A layer's own directory; undefined where it was made through a symlink of the archive, and has another name. */
+export function ownDirectory(root: number, parts: readonly string[]): OwnDirectory | undefined {
+  let fd = direct.openat(root, ".", directoryFlags, 0);
+  let covered = false;
+  for (const part of parts) {
+    using above = new OwnedFd(fd);
+    covered ||= isOpaque(above.fd);
+    fd = attempt("openat", above.fd, raw(part), directoryFlags, 0);
+    if (fd < 0) return undefined;
+  }
+  return new OwnDirectory(fd, covered, isOpaque(fd));
 }
 
 /**
@@ -74,21 +96,14 @@ function inherit(parts: readonly string[], own: OwnedFd, lowers: readonly string
  * @param lowers unpacked layers below, the uppermost first
  */
 export function inheritAttributes(root: number, paths: Iterable<string>, lowers: readonly string[]): void {
-  using layer = new OwnedFd(direct.openat(root, ".", directoryFlags, 0));
   for (const path of paths) {
     const parts = path.split("/").filter((part) => part !== "");
-    let covered = false;
-    let at: OwnedFd | undefined = layer;
-    for (const part of parts) {
-      covered ||= isOpaque(at.fd);
-      const fd: number = attempt("openat", at.fd, raw(part), directoryFlags, 0);
-      if (at !== layer) at[Symbol.dispose]();
-      // It was made through a symlink of the archive: under its name nothing of it lies upon anything.
-      at = fd < 0 ? undefined : new OwnedFd(fd);
-      if (at === undefined) break;
-    }
-    if (at === undefined) continue;
-    inherit(parts, at, covered ? [] : lowers);
-    if (at !== layer) at[Symbol.dispose]();
+    using own = ownDirectory(root, parts);
+    if (own === undefined) continue;
+    const to = `/proc/self/fd/${own.fd}/.`;
+    using from = own.covered ? undefined : below(parts, lowers);
+    if (from !== undefined) copyAttributes(`/proc/self/fd/${from.fd}/.`, to);
+    // Nobody has said when: the same each time, and not the time of unpacking.
+    else direct.utimensat(AT_FDCWD, to, timesOf({ seconds: 0, nanoseconds: 0 }), 0);
   }
 }

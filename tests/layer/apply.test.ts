@@ -207,6 +207,7 @@ describe("tar escape", () => {
 
 describe("whiteouts", () => {
   test("become overlay's: a device 0:0, an opaque directory", async () => {
+    const lower = await apply(tar([{ name: "d/gone", body: "x" }]));
     const path = await apply(
       tar([
         { name: "d/", type: "5" },
@@ -214,9 +215,21 @@ describe("whiteouts", () => {
         { name: "e/.wh..wh..opq" },
         { name: "e/new", body: "n" },
       ]),
+      [lower],
     );
     expect(shown(path)).toEqual(["d d", "c d/gone 0:0", "d e", "- e/new=n"]);
     expect(await run("getfattr", "-n", "trusted.overlay.opaque", "--only-values", join(path, "e"))).toBe("y");
+  });
+
+  test("that hide nothing go: overlay would show their names", async () => {
+    const lower = await apply(tar([{ name: "e/old", body: "x" }]));
+    const members = [
+      { name: "d/.wh.gone" },
+      { name: "d/x", body: "x" },
+      { name: "e/.wh..wh..opq" },
+      { name: "e/.wh.old" },
+    ];
+    expect(shown(await apply(tar(members), [lower]))).toEqual(["d d", "- d/x=x", "d e"]);
   });
 
   test("hide what lower layers have, never what this one has, in either order", async () => {

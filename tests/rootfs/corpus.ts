@@ -352,4 +352,35 @@ export const cases: readonly Case[] = [
       [gone("etc"), dir("etc"), file("etc/new"), file("var/lib/b", "again"), soft("usr/x", "y")],
     ],
   },
+  {
+    name: "whiteouts that hide nothing, for no layer has the directory",
+    layers: [[dir("a"), file("a/x"), gone("a/y"), gone("z"), dir("b"), opaque("b"), gone("b/y"), file("b/x")]],
+  },
+  {
+    name: "whiteouts beside an opaque directory's mark",
+    layers: [
+      [dir("a"), file("a/x"), file("a/y"), dir("a/sub"), file("a/sub/z")],
+      [dir("a"), opaque("a"), gone("a/x"), file("a/new")],
+    ],
+  },
+  {
+    name: "a whiteout, then something in a directory of that name",
+    layers: [
+      [dir("a", { mode: 0o700 }), file("a/old")],
+      [gone("a"), file("a/new")],
+    ],
+    unlikeUmoci: "it lets the whiteout hide what comes after it",
+  },
+  {
+    name: "a file in a directory's place, then a directory again",
+    layers: [
+      [dir("a"), file("a/old")],
+      [file("a"), dir("a"), file("a/new")],
+    ],
+  },
+  {
+    name: "a symlink to where it is, replaced through itself",
+    layers: [[dir("."), soft("a", "."), file("a/a", "instead")]],
+    unlikeUmoci: "it replaces the link before it goes through it",
+  },
 ];

@@ -9,7 +9,7 @@ import { OwnedFd } from "../../../ffi/fd.ts";
 import { alloc, readField } from "../../../ffi/structs.ts";
 import { struct } from "../../../ffi/sys.ts";
 import { checkDevice, components, hiddenBy, isOverlays, refuse, whiteoutPrefix } from "../entry-name.ts";
-import { attributesBelow, raw } from "../implied.ts";
+import { attributesBelow, liesUpon, raw } from "../implied.ts";
 import type { TarEntry } from "../tar.ts";
 import { Inode } from "./inode.ts";
 
@@ -79,6 +79,13 @@ export class Tree {
       found = this.#add(above, name, new Inode("directory"));
       found.take(nothing);
       found.implied = true;
+    }
+    // In the place of what a whiteout of this layer hides: nothing of that is seen again.
+    if (found.kind === "whiteout") {
+      this.#remove(above, name, found);
+      found = this.#add(above, name, new Inode("directory"));
+      found.take(nothing);
+      found.opaque = true;
     }
     // A symlink of this layer where a directory is meant: it is followed inside the layer, and nowhere else.
     if (found.kind === "symlink") found = this.#follow(parts.slice(0, count));
@@ -150,8 +157,8 @@ export class Tree {
     if (inode?.kind !== "directory") {
       if (was !== undefined) this.#remove(parent, base, was);
       inode = this.#add(parent, base, new Inode("directory"));
-      // What was hidden stays so.
-      inode.opaque = was?.kind === "whiteout";
+      // What was there before hid what lower layers have, and that does not come back.
+      inode.opaque = was !== undefined;
     }
     this.#describe(inode, entry);
   }
@@ -171,6 +178,7 @@ export class Tree {
     if (target.parent === place.parent && base === place.base) refuse(entry.name, "a hard link to itself");
     const inode = target.parent.children?.get(base) ?? this.#copyUp(target, parts, entry);
     if (inode.kind === "directory") refuse(entry.name, "a hard link to a directory");
+    if (inode.kind === "whiteout") refuse(entry.name, "a hard link to what the layer hides");
     const was = place.parent.children?.get(place.base);
     if (was === inode) return;
     this.#put(place, inode);
@@ -212,7 +220,7 @@ export class Tree {
     }
     return refuse(
       entry.name,
-      `a hard link to ${JSON.stringify(entry.linkname)}, which is in neither this layer nor one below`,
+      `a hard link to ${JSON.stringify(entry.linkname)}, which is a file of neither this layer nor one below`,
     );
   }
 
@@ -242,11 +250,12 @@ export class Tree {
       this.#describe(this.root, entry);
       return;
     }
+    for (const part of parts.slice(0, -1))
+      if (part.startsWith(whiteoutPrefix)) refuse(entry.name, "an entry inside a whiteout");
     if (base.startsWith(whiteoutPrefix)) {
       this.#whiteout(entry, parts);
       return;
     }
-    for (const part of parts) if (part.startsWith(whiteoutPrefix)) refuse(entry.name, "an entry inside a whiteout");
     const place: Place = { parent: this.#directory(parts, parts.length - 1), base, path: entry.name };
     if (entry.type === "directory") this.#makeDirectory(place, entry);
     else if (entry.type === "link") this.#link(place, entry);
@@ -265,6 +274,13 @@ export class Tree {
         lowers ??= this.lowers();
         const found = covered ? undefined : attributesBelow(parts, lowers);
         inode.take(found ?? nothing);
+      }
+      // Whiteouts in a directory that lies upon none of those below hide nothing: overlay would show their names.
+      const whiteouts = [...(inode.children ?? [])].filter(([, child]) => child.kind === "whiteout");
+      if (whiteouts.length > 0) {
+        lowers ??= this.lowers();
+        const idle = covered || inode.opaque || !liesUpon(parts, lowers);
+        if (idle) for (const [name, child] of whiteouts) this.#remove(inode, name, child);
       }
       for (const [name, child] of inode.children ?? [])
         if (child.kind === "directory")
