@@ -12,7 +12,7 @@ import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import { copyData } from "./copy-tree.ts";
-import { checkDevice, components, hiddenBy, isOverlays, mostEntries, refuse, whiteoutPrefix } from "./entry-name.ts";
+import { checkDevice, components, hiddenBy, isLeftOut, mostEntries, refuse, whiteoutPrefix } from "./entry-name.ts";
 import { inheritAttributes, liesUpon, ownDirectory, raw } from "./implied.ts";
 import { names, removeTree } from "./remove-tree.ts";
 import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
@@ -258,7 +258,7 @@ class Applier {
 
   #setXattrs(path: string | number, entry: TarEntry): void {
     for (const [name, value] of entry.xattrs) {
-      if (isOverlays(name)) continue;
+      if (isLeftOut(name, entry.type)) continue;
       const bytes = alloc(value.byteLength);
       bytes.set(value);
       const label = raw(name);

@@ -43,7 +43,11 @@ export function checkDevice(entry: TarEntry): void {
     refuse(entry.name, "no such device");
 }
 
-/** Overlay's own attributes would let a layer speak for the kernel; they are never taken from an archive. */
-export function isOverlays(xattr: string): boolean {
-  return xattr.startsWith("trusted.overlay.") || xattr.startsWith("user.overlay.");
+/**
+ * Attributes that are not taken from an archive: overlay's own, which would let a layer speak for the kernel, and those
+ * that the kernel lets nothing have but files and directories (xattr(7), "Extended user attributes").
+ */
+export function isLeftOut(xattr: string, type: TarEntry["type"]): boolean {
+  if (xattr.startsWith("trusted.overlay.") || xattr.startsWith("user.overlay.")) return true;
+  return xattr.startsWith("user.") && type !== "file" && type !== "directory";
 }

@@ -62,14 +62,13 @@ function member(dice: Dice, contents: boolean): Member {
       : {};
   const pax = { mtime: `${dice.below(2_000_000_000)}.${dice.below(999)}`, ...xattrs };
   const more = { mode: dice.below(0o10000), uid: dice.below(100_000), pax };
-  const bare = { ...more, pax: { mtime: pax.mtime } };
   switch (dice.below(12)) {
     case 0:
     case 1:
       return { name: `${name}/`, type: "5", ...more };
     case 2: {
       const to = dice.of([dice.of(parts), `/${dice.of(parts)}`, "..", "x".repeat(1 + dice.below(600))]);
-      return { name, type: "2", ...more, pax: { mtime: pax.mtime, linkpath: to } };
+      return { name, type: "2", ...more, pax: { ...pax, linkpath: to } };
     }
     case 3:
       return {
@@ -83,10 +82,10 @@ function member(dice: Dice, contents: boolean): Member {
         type: dice.of(["3", "4"]),
         major: 1 + dice.below(4000),
         minor: dice.below(2_000_000) & 0xfffff,
-        ...bare,
+        ...more,
       };
     case 5:
-      return { name, type: "6", ...bare };
+      return { name, type: "6", ...more };
     case 6: {
       const slash = name.lastIndexOf("/") + 1;
       return {

@@ -8,7 +8,7 @@ import { attempt, direct } from "../../../ffi/direct.ts";
 import { OwnedFd } from "../../../ffi/fd.ts";
 import { alloc, readField } from "../../../ffi/structs.ts";
 import { struct } from "../../../ffi/sys.ts";
-import { checkDevice, components, hiddenBy, isOverlays, refuse, whiteoutPrefix } from "../entry-name.ts";
+import { checkDevice, components, hiddenBy, isLeftOut, refuse, whiteoutPrefix } from "../entry-name.ts";
 import { attributesBelow, liesUpon, raw } from "../implied.ts";
 import type { TarEntry } from "../tar.ts";
 import { Inode } from "./inode.ts";
@@ -31,7 +31,7 @@ export interface CopyUp {
 
 function attributesOf(entry: TarEntry): Attributes {
   let { xattrs } = entry;
-  if (xattrs.size > 0) xattrs = new Map([...xattrs].filter(([name]) => !isOverlays(name)));
+  if (xattrs.size > 0) xattrs = new Map([...xattrs].filter(([name]) => !isLeftOut(name, entry.type)));
   return {
     mode: entry.mode,
     uid: entry.uid,
