@@ -1,7 +1,8 @@
 /** Threads that unpack, one for each processor: what goes to which of them, and what they say. */
 import { type ErrorCode, OciboxError } from "../errors.ts";
 import { Abandoned } from "./pull-memory.ts";
-import type { UnpackJob } from "./unpack.ts";
+import { Ring } from "./ring.ts";
+import type { InflateJob, UnpackJob } from "./unpack.ts";
 
 declare const OCIBOX_VERSION: string | undefined;
 
@@ -20,7 +21,7 @@ export type Told =
 const module = typeof OCIBOX_VERSION === "undefined" ? "./unpack-worker.ts" : "./store/unpack-worker.ts";
 
 interface Waiting {
-  readonly job: UnpackJob;
+  readonly job: UnpackJob | InflateJob;
   readonly promise: PromiseWithResolvers<void>;
 }
 
@@ -46,8 +47,21 @@ export class Lanes implements Disposable {
   /** @param most how many work at a time; those that sleep do not count */
   constructor(readonly most = Math.max(1, Math.min(navigator.hardwareConcurrency, 4))) {}
 
+  /**
+   * The same with two threads, for the last of an image's layers, where there would be nothing for the other to do.
+   * @throws what the work throws: OciboxError, Abandoned
+   */
+  async runSplit(job: UnpackJob): Promise<void> {
+    const ring = new Ring();
+    const both = [this.run({ ...job, ring: ring.buffer }), this.run({ ...job, kind: "inflate", ring: ring.buffer })];
+    const ends = await Promise.allSettled(both);
+    const reasons = ends.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
+    // One that was only told to stop knows less.
+    if (reasons.length > 0) throw reasons.find((each) => !(each instanceof Abandoned)) ?? reasons[0];
+  }
+
   /** @throws what the work throws: OciboxError, Abandoned */
-  run(job: UnpackJob): Promise<void> {
+  run(job: UnpackJob | InflateJob): Promise<void> {
     const promise = Promise.withResolvers<void>();
     this.#queue.push({ job, promise });
     this.#next();

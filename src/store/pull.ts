@@ -38,6 +38,7 @@ const atOnce = 3;
 const mostNesting = 2;
 /** Bytes. */
 const sweepEvery = 32 << 20;
+const worthSplitting = 4 << 20;
 const mostConfig = 8 << 20;
 
 interface Resolved {
@@ -126,6 +127,8 @@ interface PullWork {
 /** One pull's work on its layers. */
 class Puller {
   downloaded = 0;
+  /** Whether no layer is left to be begun. */
+  isLast = (): boolean => false;
   unswept = 0;
   readonly #running = new Map<string, Promise<void>>();
 
@@ -135,6 +138,7 @@ class Puller {
   async all(signalOthers: () => void): Promise<void> {
     const { layers, memory, kind } = this.work;
     let next = 0;
+    this.isLast = () => next >= layers.length;
     let failure: unknown;
     const runner = async (): Promise<void> => {
       while (next < layers.length && failure === undefined) {
@@ -275,7 +279,7 @@ class Puller {
   made(layer: Layer, blob: string): Promise<void> {
     const { store, kind, layers, lanes, memory } = this.work;
     const lowers = layers.slice(0, layer.index).map((each) => store.layerPath(kind, each.chainId));
-    return lanes.run({
+    const job = {
       kind,
       layers: [layer],
       blobs: [blob],
@@ -283,7 +287,8 @@ class Puller {
       lowers,
       memory: memory.buffer,
       count: layers.length,
-    });
+    };
+    return this.isLast() && layer.descriptor.size > worthSplitting ? lanes.runSplit(job) : lanes.run(job);
   }
 
   place(layer: Layer): string {

@@ -2,7 +2,7 @@
 import { OciboxError, reason } from "../errors.ts";
 import type { Told } from "./lanes.ts";
 import { Abandoned } from "./pull-memory.ts";
-import { type UnpackJob, unpack } from "./unpack.ts";
+import { type InflateJob, inflate, type UnpackJob, unpack } from "./unpack.ts";
 
 declare const self: Worker;
 
@@ -10,9 +10,10 @@ function tell(told: Told): void {
   postMessage(told);
 }
 
-self.onmessage = ({ data }: MessageEvent<UnpackJob>) => {
+self.onmessage = ({ data }: MessageEvent<UnpackJob | InflateJob>) => {
   try {
-    unpack(data, (asleep) => tell({ kind: asleep ? "asleep" : "awake" }));
+    if (data.kind === "inflate") inflate(data);
+    else unpack(data, (asleep) => tell({ kind: asleep ? "asleep" : "awake" }));
     // What a layer was made with is not needed for the next: the thread keeps less of the machine's memory.
     Bun.gc(true);
     tell({ kind: "done" });

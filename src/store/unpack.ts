@@ -17,6 +17,7 @@ import { type ChainId, type DiffId, type Digest, hexOf } from "../spec/digest.ts
 import type { Descriptor } from "../spec/image.ts";
 import { openForWriting, storeError, writeAll } from "./disk.ts";
 import { PullMemory } from "./pull-memory.ts";
+import { Ring } from "./ring.ts";
 import type { Snapshotter } from "./snapshotter.ts";
 
 /** A plain layer larger than this and than 500 times its blob is a bomb and nothing else. */
@@ -47,7 +48,15 @@ export interface UnpackJob {
   readonly memory: SharedArrayBuffer;
   /** How many layers the memory is for. */
   readonly count: number;
+  /** Where another thread puts the plain archive, which has an eye on the blob; without it all is done in this one. */
+  readonly ring?: SharedArrayBuffer;
 }
+
+/** The other thread's part of a job: from the blob to the plain archive. */
+export type InflateJob = Omit<UnpackJob, "kind" | "ring"> & {
+  readonly kind: "inflate";
+  readonly ring: SharedArrayBuffer;
+};
 
 /** The blob as far as it is there, and as it grows. What is given out is valid until the next piece. */
 function* blobPieces(layer: Layer, path: string, memory: PullMemory, hasher: Bun.CryptoHasher): Generator<Uint8Array> {
@@ -75,36 +84,36 @@ function* blobPieces(layer: Layer, path: string, memory: PullMemory, hasher: Bun
   direct.fsync(file.fd);
 }
 
-/** Reads a layer's blob to its end, and gives its plain archive to `work`. @throws OciboxError DIGEST_MISMATCH */
-function verified(layer: Layer, path: string, memory: PullMemory, work: (plain: Iterable<Uint8Array>) => void): void {
-  const { descriptor, diffId } = layer;
-  const blob = new Bun.CryptoHasher("sha256");
-  const plain = new Bun.CryptoHasher("sha256");
-  const raw = blobPieces(layer, path, memory, blob);
-  function* archive(): Generator<Uint8Array> {
-    let total = 0;
-    for (const piece of decompress(descriptor.mediaType, raw)) {
-      total += piece.byteLength;
-      if (total > bombFrom && total > descriptor.size * bombRatio)
-        throw new OciboxError(
-          "INVALID",
-          `the layer ${descriptor.digest} grows to more than ${bombRatio} times its size`,
-        );
-      plain.update(piece);
-      yield piece;
-    }
+/** A layer's plain archive from its blob. @throws OciboxError INVALID for a bomb, DIGEST_MISMATCH at its end */
+function* inflated(layer: Layer, path: string, memory: PullMemory): Generator<Uint8Array> {
+  const { descriptor } = layer;
+  const hasher = new Bun.CryptoHasher("sha256");
+  let total = 0;
+  for (const piece of decompress(descriptor.mediaType, blobPieces(layer, path, memory, hasher))) {
+    total += piece.byteLength;
+    if (total > bombFrom && total > descriptor.size * bombRatio)
+      throw new OciboxError("INVALID", `the layer ${descriptor.digest} grows to more than ${bombRatio} times its size`);
+    yield piece;
   }
-  work(archive());
-  const found = `sha256:${blob.digest("hex")}`;
+  const found = `sha256:${hasher.digest("hex")}`;
   if (found !== descriptor.digest)
     throw new OciboxError("DIGEST_MISMATCH", `the layer ${descriptor.digest} has the digest ${found}`, {
       hint: "the registry, the disk or something on the way is at fault; pull again",
     });
-  const foundDiff = `sha256:${plain.digest("hex")}`;
-  if (foundDiff !== diffId)
+}
+
+/** The same archive, its DiffID checked at its end. @throws OciboxError DIGEST_MISMATCH */
+function* verified({ descriptor, diffId }: Layer, plain: Iterable<Uint8Array>): Generator<Uint8Array> {
+  const hasher = new Bun.CryptoHasher("sha256");
+  for (const piece of plain) {
+    hasher.update(piece);
+    yield piece;
+  }
+  const found = `sha256:${hasher.digest("hex")}`;
+  if (found !== diffId)
     throw new OciboxError(
       "DIGEST_MISMATCH",
-      `the layer ${descriptor.digest} has the DiffID ${foundDiff}, and the image promises ${diffId}`,
+      `the layer ${descriptor.digest} has the DiffID ${found}, and the image promises ${diffId}`,
     );
 }
 
@@ -149,10 +158,9 @@ function toErofs(layer: Layer, place: string, plain: Iterable<Uint8Array>, lower
 function unpackOne(job: UnpackJob, memory: PullMemory, root: OwnedFd, lowers: Lowers): void {
   const [layer] = job.layers as readonly [Layer];
   const [blob] = job.blobs as readonly [string];
-  verified(layer, blob, memory, (plain) => {
-    if (job.kind === "erofs") toErofs(layer, job.place, plain, lowers);
-    else applyLayer(root.fd, new ByteSource(plain), { lowers });
-  });
+  const plain = verified(layer, job.ring === undefined ? inflated(layer, blob, memory) : new Ring(job.ring).taken());
+  if (job.kind === "erofs") toErofs(layer, job.place, plain, lowers);
+  else applyLayer(root.fd, new ByteSource(plain), { lowers });
   if (job.kind === "erofs") {
     direct.fsync(root.fd);
     checkMount(job.place);
@@ -197,12 +205,25 @@ export function unpack(job: UnpackJob, waiting: (asleep: boolean) => void): void
     }
     job.layers.forEach((layer, at) => {
       digest = layer.descriptor.digest;
-      verified(layer, job.blobs[at] as string, memory, (plain) =>
-        applyLayer(root.fd, new ByteSource(plain), { onto: true }),
-      );
+      const plain = verified(layer, inflated(layer, job.blobs[at] as string, memory));
+      applyLayer(root.fd, new ByteSource(plain), { onto: true });
     });
     direct.syncfs(root.fd);
   } catch (error) {
+    if (job.ring !== undefined) new Ring(job.ring).break();
     throw storeError(error, `cannot unpack the layer ${digest}`);
+  }
+}
+
+/** Does the other part of a job to its end. @throws OciboxError; Abandoned where nobody wants it any more */
+export function inflate(job: InflateJob): void {
+  const ring = new Ring(job.ring);
+  const [layer] = job.layers as readonly [Layer];
+  try {
+    for (const piece of inflated(layer, job.blobs[0] as string, new PullMemory(job.count, job.memory))) ring.put(piece);
+    ring.end();
+  } catch (error) {
+    ring.break();
+    throw storeError(error, `cannot unpack the layer ${layer.descriptor.digest}`);
   }
 }
