@@ -9,15 +9,23 @@ const mostNames = 65_536;
 const mostValue = 65_536;
 const text = new TextDecoder("latin1");
 
-/** struct timespec twice: the access time is the modification time. utimensat(2) */
-export function timesOf(mtime: { readonly seconds: number; readonly nanoseconds: number }): Uint8Array {
-  const bytes = alloc(32);
-  const view = new DataView(bytes.buffer);
-  for (const at of [0, 16]) {
-    view.setBigInt64(at, BigInt(mtime.seconds), true);
-    view.setBigInt64(at + 8, BigInt(mtime.nanoseconds), true);
+const twoTimes = alloc(32);
+const timesView = new DataView(twoTimes.buffer);
+
+/** struct timespec twice: the access time is the modification time. utimensat(2). Valid until it is called again. */
+export function timesOf({
+  seconds,
+  nanoseconds,
+}: {
+  readonly seconds: number;
+  readonly nanoseconds: number;
+}): Uint8Array {
+  for (let at = 0; at < 32; at += 16) {
+    timesView.setUint32(at, seconds >>> 0, true);
+    timesView.setInt32(at + 4, Math.floor(seconds / 2 ** 32), true);
+    timesView.setUint32(at + 8, nanoseconds, true);
   }
-  return bytes;
+  return twoTimes;
 }
 
 /** "/proc/self/fd/N/" with a name behind it, for calls that take paths alone. @param name with a NUL */

@@ -8,12 +8,23 @@ import { AT, AT_FDCWD, O, RESOLVE, S } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
+import { readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import { copyData } from "./copy-tree.ts";
-import { checkDevice, components, hiddenBy, isLeftOut, mostEntries, refuse, whiteoutPrefix } from "./entry-name.ts";
-import { inheritAttributes, liesUpon, ownDirectory, raw } from "./implied.ts";
+import {
+  checkDevice,
+  components,
+  hiddenBy,
+  isLeftOut,
+  isPlain,
+  mostEntries,
+  partsOf,
+  refuse,
+  whiteoutPrefix,
+} from "./entry-name.ts";
+import { forKernel, inheritAttributes, liesUpon, ownDirectory, raw } from "./implied.ts";
 import { names, removeTree } from "./remove-tree.ts";
 import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 
@@ -38,12 +49,15 @@ const untold = { seconds: 0, nanoseconds: 0 };
 
 interface Directory {
   readonly fd: number;
+  /** Its group, which what is made in it may get. */
+  gid: number;
   /** Its name from the root, with no symlink in it: "usr/lib"; "" for the root itself. */
   readonly path: string;
 }
 
 interface Place {
   readonly parent: number;
+  readonly directory: Directory;
   readonly base: string;
   /** The whole name, with no symlink on its way: "usr/lib/x". */
   readonly path: string;
@@ -65,6 +79,20 @@ function mtimeOf(fd: number): TarEntry["mtime"] {
     seconds: readField("statx", stat, "stx_mtime_sec"),
     nanoseconds: readField("statx", stat, "stx_mtime_nsec"),
   };
+}
+
+const defaultAcl = "system.posix_acl_default";
+
+function gidOf(fd: number): number {
+  const stat = alloc(256);
+  direct.statx(fd, "", AT.AT_EMPTY_PATH, 0x10, stat);
+  return readField("statx", stat, "stx_gid");
+}
+
+/** umask(2) cannot be read without being set, for all threads. */
+function currentUmask(): number {
+  const line = /^Umask:\s*([0-7]+)$/m.exec(readText("/proc/self/status") ?? "");
+  return line?.[1] === undefined ? 0o777 : Number.parseInt(line[1], 8);
 }
 
 function isEmpty(directory: number): boolean {
@@ -106,10 +134,16 @@ class Applier {
   readonly #whiteouts = new Map<string, Set<string>>();
   readonly #buffer = alloc(1 << 20);
   #rootName: string | undefined;
+  /** The directory that the entry before was in, by the archive's name: archives go through them one by one. */
+  #last: { readonly above: string; readonly directory: Directory } | undefined;
+  /** Then a new file's mode is not what it is made with (acl(5)). */
+  #hasDefaultAcl: boolean;
+  readonly #umask = currentUmask();
 
   constructor(root: number, options: ApplyOptions) {
-    this.root = { fd: root, path: "" };
+    this.root = { fd: root, path: "", gid: gidOf(root) };
     this.options = options;
+    this.#hasDefaultAcl = attempt("fgetxattr", root, defaultAcl, null, 0) >= 0;
     if (options.onto !== true) return;
     this.#own = new Set([""]);
     this.#times.set("", isEmpty(root) ? untold : mtimeOf(root));
@@ -138,6 +172,7 @@ class Applier {
     for (const known of this.#times.keys()) if (gone(known)) this.#times.delete(known);
     for (const set of [this.#implied, this.#told]) for (const known of set) if (gone(known)) set.delete(known);
     if (this.#own?.has(path) === true) for (const known of this.#own) if (gone(known)) this.#own.delete(known);
+    this.#last = undefined;
   }
 
   #remember(name: string, directory: Directory): Directory {
@@ -147,6 +182,7 @@ class Applier {
       if (oldest !== undefined && oldest[0] !== name) {
         this.#done.push(oldest[1].fd);
         this.#directories.delete(oldest[0]);
+        if (this.#last?.directory === oldest[1]) this.#last = undefined;
       }
     }
     return directory;
@@ -182,7 +218,7 @@ class Applier {
       if (!this.#times.has(path)) this.#times.set(path, mtimeOf(fd));
       this.#own.add(path);
     }
-    return { fd, path };
+    return { fd, path, gid: gidOf(fd) };
   }
 
   #imply(above: Directory, base: string, path: string): number {
@@ -196,7 +232,7 @@ class Applier {
 
   /** In the place of what a whiteout of this layer hides: nothing of that is seen again. */
   #instead(above: Directory, base: string, path: string): number {
-    this.#clear({ parent: above.fd, base, path });
+    this.#clear(this.#placeIn(above, base));
     const fd = this.#imply(above, base, path);
     this.#opaque(above.fd, base);
     this.#implied.delete(path);
@@ -220,12 +256,15 @@ class Applier {
       direct.close(fd);
       refuse(path, inTheWay);
     }
-    return { fd, path: real };
+    return { fd, path: real, gid: gidOf(fd) };
   }
 
   #placeOf(parts: readonly string[], base: string): Place {
-    const { fd, path } = this.#directory(parts, parts.length - 1);
-    return { parent: fd, base, path: within(path, base) };
+    return this.#placeIn(this.#directory(parts, parts.length - 1), base);
+  }
+
+  #placeIn(directory: Directory, base: string): Place {
+    return { parent: directory.fd, directory, base, path: within(directory.path, base) };
   }
 
   #place(name: string): Place {
@@ -245,8 +284,8 @@ class Applier {
   }
 
   /** Makes something new; what stands in its way is removed first. */
-  #create(place: Place, make: (name: Uint8Array) => number): void {
-    const name = raw(place.base);
+  #create(place: Place, make: (name: string | Uint8Array) => number): void {
+    const name = forKernel(place.base);
     let made = make(name);
     if (made === -errnoOf("EEXIST")) {
       this.#clear(place);
@@ -259,6 +298,7 @@ class Applier {
   #setXattrs(path: string | number, entry: TarEntry): void {
     for (const [name, value] of entry.xattrs) {
       if (isLeftOut(name, entry.type)) continue;
+      if (name === defaultAcl) this.#hasDefaultAcl = true;
       const bytes = alloc(value.byteLength);
       bytes.set(value);
       const label = raw(name);
@@ -274,11 +314,12 @@ class Applier {
 
   /** Owner, mode, attributes and times of what is no regular file. */
   #finish(place: Place, entry: TarEntry): void {
-    const name = raw(place.base);
+    const name = forKernel(place.base);
     direct.fchownat(place.parent, name, entry.uid, entry.gid, AT.AT_SYMLINK_NOFOLLOW);
     if (entry.type !== "symlink") direct.fchmodat(place.parent, name, entry.mode);
     if (entry.xattrs.size > 0) this.#setXattrs(`/proc/self/fd/${place.parent}/${place.base}`, entry);
     if (entry.type === "directory") {
+      for (const known of this.#directories.values()) if (known.path === place.path) known.gid = entry.gid;
       this.#times.set(place.path, entry.mtime);
       this.#implied.delete(place.path);
       this.#told.add(place.path);
@@ -289,13 +330,14 @@ class Applier {
     const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
     let fd = -1;
     this.#create(place, (name) => {
-      fd = attempt("openat", place.parent, name, flags, 0o600);
+      fd = attempt("openat", place.parent, name, flags, entry.mode & 0o777);
       return fd;
     });
     using file = new OwnedFd(fd);
     this.#body(file.fd, entry.size, source);
-    direct.fchown(file.fd, entry.uid, entry.gid);
-    direct.fchmod(file.fd, entry.mode);
+    // What it has already: a new file is root's, and of its directory's group at the most.
+    if (entry.uid !== 0 || entry.gid !== 0 || place.directory.gid !== 0) direct.fchown(file.fd, entry.uid, entry.gid);
+    if (this.#hasDefaultAcl || (entry.mode & (this.#umask | 0o7000)) !== 0) direct.fchmod(file.fd, entry.mode);
     if (entry.xattrs.size > 0) this.#setXattrs(file.fd, entry);
     direct.utimensat(file.fd, null, timesOf(entry.mtime), 0);
   }
@@ -322,7 +364,7 @@ class Applier {
   }
 
   #makeDirectory(place: Place, entry: TarEntry): void {
-    const name = raw(place.base);
+    const name = forKernel(place.base);
     const made = attempt("mkdirat", place.parent, name, 0o700);
     if (made === -errnoOf("EEXIST")) {
       const fd = attempt("openat", place.parent, name, directoryFlags, 0);
@@ -343,7 +385,7 @@ class Applier {
   #link(place: Place, entry: TarEntry): void {
     const target = this.#place(entry.linkname);
     if (target.path === place.path) refuse(entry.name, "a hard link to itself");
-    const link = (name: Uint8Array): number =>
+    const link = (name: string | Uint8Array): number =>
       attempt("linkat", target.parent, raw(target.base), place.parent, name, 0);
     if (isWhiteout(target.parent, raw(target.base))) refuse(entry.name, "a hard link to what the layer hides");
     if (attempt("faccessat2", target.parent, raw(target.base), 0, AT.AT_SYMLINK_NOFOLLOW) < 0)
@@ -443,7 +485,7 @@ class Applier {
     this.#removeBelow({ fd: directory.fd, path }, own);
   }
 
-  #removeBelow(directory: Directory, own: ReadonlySet<string>): void {
+  #removeBelow(directory: Omit<Directory, "gid">, own: ReadonlySet<string>): void {
     using opened = new OwnedFd(direct.openat(directory.fd, ".", O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
     for (const name of [...names(opened.fd)]) {
       const path = within(directory.path, Buffer.from(name.subarray(0, -1)).toString("latin1"));
@@ -462,6 +504,7 @@ class Applier {
   /** A directory that layers below have described, and this one only has things in: nothing is known of it any more. */
   #untell(parent: number, name: Uint8Array, path: string, fd: number): void {
     direct.fchownat(parent, name, 0, 0, AT.AT_SYMLINK_NOFOLLOW);
+    for (const known of this.#directories.values()) if (known.path === path) known.gid = 0;
     direct.fchmodat(parent, name, 0o755);
     clearXattrs(`/proc/self/fd/${fd}/.`);
     this.#times.set(path, untold);
@@ -479,6 +522,7 @@ class Applier {
   #rootEntry(entry: TarEntry): void {
     if (entry.type !== "directory") refuse(entry.name, "which names no file");
     const { fd } = this.root;
+    this.root.gid = entry.gid;
     if (this.#own !== undefined && !this.#told.has("")) clearXattrs(`/proc/self/fd/${fd}/.`);
     direct.fchownat(fd, ".", entry.uid, entry.gid, 0);
     direct.fchmodat(fd, ".", entry.mode);
@@ -490,6 +534,13 @@ class Applier {
 
   apply(entry: TarEntry, source: ByteSource): void {
     this.#closeDone();
+    const { above, base } = partsOf(entry.name);
+    if (this.#last?.above === above && isPlain(base))
+      this.#take(this.#placeIn(this.#last.directory, base), entry, source);
+    else this.#applyAny(entry, source);
+  }
+
+  #applyAny(entry: TarEntry, source: ByteSource): void {
     const parts = components(entry.name);
     const base = parts.at(-1);
     if (base === undefined) {
@@ -504,6 +555,12 @@ class Applier {
       return;
     }
     const place = this.#placeOf(parts, base);
+    const simple = partsOf(entry.name);
+    this.#last = simple.base === base ? { above: simple.above, directory: place.directory } : undefined;
+    this.#take(place, entry, source);
+  }
+
+  #take(place: Place, entry: TarEntry, source: ByteSource): void {
     switch (entry.type) {
       case "file":
         this.#file(place, entry, source);

@@ -25,6 +25,19 @@ export function components(name: string): string[] {
   return parts;
 }
 
+/** The directory and the last name of an entry, as the archive has them: "usr/lib/" is "lib" in "usr". */
+export function partsOf(name: string): { readonly above: string; readonly base: string } {
+  const end = name.endsWith("/") ? name.length - 1 : name.length;
+  const slash = name.lastIndexOf("/", end - 1);
+  return { above: slash < 0 ? "" : name.slice(0, slash), base: name.slice(slash + 1, end) };
+}
+
+/** Whether a last name needs no closer look. */
+export function isPlain(base: string): boolean {
+  const first = base.charCodeAt(0);
+  return base !== "" && first !== 0x2e && base.length <= 255 && !base.includes("\0");
+}
+
 /** What a whiteout hides: a name; true: all that is in its directory; undefined: nothing, it is one of aufs' own. */
 export function hiddenBy(entry: TarEntry, base: string): string | true | undefined {
   if (base === opaqueName) return true;

@@ -11,6 +11,13 @@ import { alloc } from "../../ffi/structs.ts";
 
 const directoryFlags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
 
+const ascii = /^[\x01-\x7f]*$/;
+
+/** A name for the kernel: as it is where its bytes are those of its UTF-8, else as bytes. */
+export function forKernel(name: string): string | Uint8Array {
+  return ascii.test(name) ? name : raw(name);
+}
+
 /** A name's bytes with a NUL behind them, for the kernel; names are a byte a character. */
 export function raw(name: string): Uint8Array {
   const bytes = alloc(name.length + 1);

@@ -94,38 +94,64 @@ export class ByteSource {
   }
 }
 
+/** Bytes as text, a byte a character, up to a NUL. */
 function text(block: Uint8Array, from: number, length: number): string {
+  let end = from;
+  while (end < from + length && block[end] !== 0) end++;
+  return end === from ? "" : latin1(block, from, end);
+}
+
+/** Short texts are put together faster than a decoder is called. */
+const shortText = 24;
+
+function latin1(bytes: Uint8Array, from: number, to: number): string {
+  if (to - from > shortText) return Buffer.from(bytes.buffer, bytes.byteOffset + from, to - from).toString("latin1");
   let out = "";
-  for (let at = from; at < from + length && block[at] !== 0; at++) out += String.fromCharCode(block[at] as number);
+  for (let at = from; at < to; at++) out += String.fromCharCode(bytes[at] as number);
   return out;
 }
+
+const isBlank = (byte: number): boolean => byte === 0x20 || (byte >= 0x09 && byte <= 0x0d) || byte === 0xa0;
 
 /** Octal digits with spaces or NULs around them, or GNU's base-256, which may be negative. */
 function parseNumber(block: Uint8Array, from: number, length: number, what: string): number {
   const first = block[from] as number;
-  if (first === 0x80 || first === 0xff) {
-    let value = first === 0xff ? -1n : 0n;
-    for (let at = from + 1; at < from + length; at++) value = (value << 8n) | BigInt(block[at] as number);
-    const number = Number(value);
-    if (!Number.isSafeInteger(number)) refuse(`${what} is ${value}`);
-    return number;
+  if (first === 0x80 || first === 0xff) return parseBinary(block, from, length, what);
+  let at = from;
+  let end = from;
+  while (end < from + length && block[end] !== 0) end++;
+  while (at < end && isBlank(block[at] as number)) at++;
+  while (end > at && isBlank(block[end - 1] as number)) end--;
+  let value = 0;
+  for (; at < end; at++) {
+    const digit = (block[at] as number) - 0x30;
+    if (digit < 0 || digit > 7) refuse(`${what} is ${JSON.stringify(text(block, from, length).trim())}`);
+    value = value * 8 + digit;
   }
-  const digits = text(block, from, length).trim();
-  if (digits === "") return 0;
-  if (!/^[0-7]+$/.test(digits)) refuse(`${what} is ${JSON.stringify(digits)}`);
-  return Number.parseInt(digits, 8);
+  return value;
+}
+
+function parseBinary(block: Uint8Array, from: number, length: number, what: string): number {
+  let value = block[from] === 0xff ? -1n : 0n;
+  for (let at = from + 1; at < from + length; at++) value = (value << 8n) | BigInt(block[at] as number);
+  const number = Number(value);
+  if (!Number.isSafeInteger(number)) refuse(`${what} is ${value}`);
+  return number;
 }
 
 function checkSum(block: Uint8Array): void {
-  let unsigned = 0;
-  let signed = 0;
+  // The sum's own field counts as spaces.
+  let unsigned = 8 * 0x20;
+  let high = 0;
   for (let at = 0; at < blockSize; at++) {
-    const byte = at >= 148 && at < 156 ? 0x20 : (block[at] as number);
+    if (at === 148) at = 156;
+    const byte = block[at] as number;
     unsigned += byte;
-    signed += byte > 127 ? byte - 256 : byte;
+    high += byte >> 7;
   }
   const stored = parseNumber(block, 148, 8, "a checksum");
-  if (stored !== unsigned && stored !== signed) refuse("a header's checksum is wrong");
+  // Some have added the bytes up as signed ones.
+  if (stored !== unsigned && stored !== unsigned - 256 * high) refuse("a header's checksum is wrong");
 }
 
 function isZero(block: Uint8Array): boolean {
@@ -199,17 +225,18 @@ function xattrsOf(records: ReadonlyMap<string, Uint8Array>): ReadonlyMap<string,
   return found;
 }
 
-const types: Readonly<Record<string, EntryType>> = {
-  "0": "file",
-  "\0": "file",
-  "7": "file",
-  "1": "link",
-  "2": "symlink",
-  "3": "char",
-  "4": "block",
-  "5": "directory",
-  "6": "fifo",
-};
+/** By the type flag's byte. */
+const types: ReadonlyMap<number, EntryType> = new Map([
+  [0x00, "file"],
+  [0x30, "file"],
+  [0x31, "link"],
+  [0x32, "symlink"],
+  [0x33, "char"],
+  [0x34, "block"],
+  [0x35, "directory"],
+  [0x36, "fifo"],
+  [0x37, "file"],
+]);
 
 const nothing: ReadonlyMap<string, Uint8Array> = new Map();
 
@@ -222,9 +249,9 @@ interface Extra {
 
 function ustarName(block: Uint8Array): string {
   const name = text(block, 0, 100);
-  const magic = text(block, 257, 6);
+  if (block[345] === 0) return name;
   // Only POSIX's magic, "ustar" and a NUL, says that there is a prefix; GNU's has a space there.
-  const prefix = magic === "ustar" && block[262] === 0 ? text(block, 345, 155) : "";
+  const prefix = block[262] === 0 && text(block, 257, 6) === "ustar" ? text(block, 345, 155) : "";
   return prefix === "" ? name : `${prefix}/${name}`;
 }
 
@@ -233,11 +260,11 @@ function identity(value: number, what: string): number {
   return value;
 }
 
-function entryOf(block: Uint8Array, flag: string, extra: Extra): TarEntry {
+function entryOf(block: Uint8Array, flag: number, extra: Extra): TarEntry {
   const { pax } = extra;
   const name = paxText(pax, "path") ?? extra.name ?? ustarName(block);
-  const known = Object.hasOwn(types, flag) ? types[flag] : undefined;
-  if (known === undefined) refuse(`an entry has the type ${JSON.stringify(flag)}`);
+  const known = types.get(flag);
+  if (known === undefined) refuse(`an entry has the type ${JSON.stringify(String.fromCharCode(flag))}`);
   const type = known === "file" && name.endsWith("/") ? "directory" : known;
   const size = paxNumber(pax, "size") ?? parseNumber(block, 124, 12, "a size");
   if (size < 0 || !Number.isSafeInteger(size)) refuse(`a size is ${size}`);
@@ -291,20 +318,21 @@ export function nextEntry(source: ByteSource): TarEntry | undefined {
       return undefined;
     }
     checkSum(block);
-    const flag = String.fromCharCode(block[156] as number);
+    const flag = block[156] as number;
     switch (flag) {
-      case "x":
+      case 0x78: // x
         extra.pax = parsePax(extraBody(source, block));
         break;
-      case "g": {
+      case 0x67: {
+        // g
         const records = parsePax(extraBody(source, block));
         for (const key of records.keys()) if (key !== "comment") refuse(`it sets "${key}" for all that follows`);
         break;
       }
-      case "L":
+      case 0x4c: // L
         extra.name = longText(extraBody(source, block));
         break;
-      case "K":
+      case 0x4b: // K
         extra.linkname = longText(extraBody(source, block));
         break;
       default:

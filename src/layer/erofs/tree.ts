@@ -8,7 +8,16 @@ import { attempt, direct } from "../../../ffi/direct.ts";
 import { OwnedFd } from "../../../ffi/fd.ts";
 import { alloc, readField } from "../../../ffi/structs.ts";
 import { struct } from "../../../ffi/sys.ts";
-import { checkDevice, components, hiddenBy, isLeftOut, refuse, whiteoutPrefix } from "../entry-name.ts";
+import {
+  checkDevice,
+  components,
+  hiddenBy,
+  isLeftOut,
+  isPlain,
+  partsOf,
+  refuse,
+  whiteoutPrefix,
+} from "../entry-name.ts";
 import { attributesBelow, liesUpon, raw } from "../implied.ts";
 import type { TarEntry } from "../tar.ts";
 import { Inode } from "./inode.ts";
@@ -47,8 +56,8 @@ export class Tree {
   readonly copies: CopyUp[] = [];
   /** Directories by the names that the archive has for them; all of it is forgotten when a name goes. */
   readonly #known = new Map<string, Inode>();
-  /** The directory that the entry before was in: archives go through directories one by one. */
-  #last: { readonly path: string; readonly inode: Inode } | undefined;
+  /** The directory that the entry before was in, by the archive's name: archives go through them one by one. */
+  #last: { readonly above: string; readonly inode: Inode } | undefined;
 
   /** @param lowers the layers below, the uppermost first: paths of directories; asked for only where they are needed */
   constructor(readonly lowers: () => readonly string[]) {
@@ -66,12 +75,8 @@ export class Tree {
   #directory(parts: readonly string[], count: number): Inode {
     if (count === 0) return this.root;
     const path = count === 1 ? (parts[0] as string) : parts.slice(0, count).join("/");
-    if (this.#last?.path === path) return this.#last.inode;
     const known = this.#known.get(path);
-    if (known !== undefined) {
-      this.#last = { path, inode: known };
-      return known;
-    }
+    if (known !== undefined) return known;
     const above = this.#directory(parts, count - 1);
     const name = parts[count - 1] as string;
     let found = above.children?.get(name);
@@ -91,7 +96,6 @@ export class Tree {
     if (found.kind === "symlink") found = this.#follow(parts.slice(0, count));
     if (found?.kind !== "directory") refuse(path, "which is not a directory, as the way to another entry");
     this.#known.set(path, found);
-    this.#last = { path, inode: found };
     return found;
   }
 
@@ -243,6 +247,12 @@ export class Tree {
    * @param at where a file's bytes begin in the plain archive
    */
   apply(entry: TarEntry, at: number): void {
+    const { above, base } = partsOf(entry.name);
+    if (this.#last?.above === above && isPlain(base)) this.#take(entry, at, this.#last.inode, base);
+    else this.#applyAny(entry, at);
+  }
+
+  #applyAny(entry: TarEntry, at: number): void {
     const parts = components(entry.name);
     const base = parts.at(-1);
     if (base === undefined) {
@@ -256,7 +266,14 @@ export class Tree {
       this.#whiteout(entry, parts);
       return;
     }
-    const place: Place = { parent: this.#directory(parts, parts.length - 1), base, path: entry.name };
+    const inode = this.#directory(parts, parts.length - 1);
+    const simple = partsOf(entry.name);
+    this.#last = simple.base === base ? { above: simple.above, inode } : undefined;
+    this.#take(entry, at, inode, base);
+  }
+
+  #take(entry: TarEntry, at: number, parent: Inode, base: string): void {
+    const place: Place = { parent, base, path: entry.name };
     if (entry.type === "directory") this.#makeDirectory(place, entry);
     else if (entry.type === "link") this.#link(place, entry);
     else this.#put(place, made(entry, at));
