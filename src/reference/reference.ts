@@ -134,6 +134,7 @@ export function familiar(ref: Reference): string {
 /** The name as people write it, without tag and digest: "alpine". */
 export function familiarName(ref: Reference): string {
   if (ref.registry !== dockerHub) return `${ref.registry}/${ref.repository}`;
-  const short = /^library\/([^/]+)$/.exec(ref.repository)?.[1];
-  return short ?? ref.repository;
+  const short = /^library\/([^/]+)$/.exec(ref.repository)?.[1] ?? ref.repository;
+  // "docker.io/ghcr.io/x" would be another registry's without its own.
+  return splitRegistry(short).host === undefined ? short : `${ref.registry}/${ref.repository}`;
 }

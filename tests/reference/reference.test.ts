@@ -25,6 +25,9 @@ describe("names in full and as people write them", () => {
     [`x:${"t".repeat(128)}`, `docker.io/library/x:${"t".repeat(128)}`, `x:${"t".repeat(128)}`],
     // A colon after the last slash always begins a tag, so this is the tag "5000" of an image on Docker Hub.
     ["localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"],
+    // What looks like a host is none behind docker.io.
+    ["docker.io/ghcr.io/x", "docker.io/ghcr.io/x:latest", "docker.io/ghcr.io/x:latest"],
+    ["docker.io/localhost/x/y", "docker.io/localhost/x/y:latest", "docker.io/localhost/x/y:latest"],
   ];
   test.each(rows)("%s", (text, full, short) => {
     const parsed = parseReference(text);
