@@ -24,7 +24,7 @@ import {
   refuse,
   whiteoutPrefix,
 } from "./entry-name.ts";
-import { forKernel, inheritAttributes, liesUpon, ownDirectory, raw } from "./implied.ts";
+import { fileBelow, forKernel, inheritAttributes, liesUpon, openRegular, ownDirectory, raw } from "./implied.ts";
 import { names, removeTree } from "./remove-tree.ts";
 import { type ByteSource, drain, finishEntry, nextEntry, type TarEntry } from "./tar.ts";
 
@@ -41,10 +41,11 @@ export interface Applied {
 }
 
 const mostDescriptors = 128;
+/** Symlinks on one way, as in the kernel. */
+const mostLinks = 40;
 /** Memory of this size does not move: fact 17 of bun:ffi. */
 const largeEnough = 1 << 16;
 const directoryFlags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
-const fileFlags = O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC | O.O_NONBLOCK;
 const untold = { seconds: 0, nanoseconds: 0 };
 
 interface Directory {
@@ -251,12 +252,39 @@ class Applier {
     if (fd < 0) refuse(path, inTheWay);
     this.#rootName ??= nameOf(this.root.fd);
     const real = nameOf(fd).slice(this.#rootName.length + 1);
-    // One of a lower layer's is not inside this one.
-    if (this.#own?.has(real) === false) {
+    // By way of a lower layer's it does not lead through this one.
+    if (this.#own !== undefined && !this.#leadsBy(path, this.#own)) {
       direct.close(fd);
       refuse(path, inTheWay);
     }
     return { fd, path: real, gid: gidOf(fd) };
+  }
+
+  /** Whether a path leads somewhere by this layer's own names alone: openat2(2) with RESOLVE_IN_ROOT, by hand. */
+  #leadsBy(path: string, own: ReadonlySet<string>): boolean {
+    const left = path.split("/");
+    let at: string[] = [];
+    const target = alloc(4096);
+    for (let links = 0; left.length > 0; ) {
+      const part = left.shift() as string;
+      if (part === "" || part === ".") continue;
+      if (part === "..") {
+        at.pop();
+        continue;
+      }
+      const next = [...at, part].join("/");
+      if (!own.has(next)) return false;
+      const length = attempt("readlinkat", this.root.fd, raw(next), target, target.byteLength);
+      if (length < 0) {
+        at.push(part);
+        continue;
+      }
+      if (++links > mostLinks) return false;
+      const text = Buffer.from(target.subarray(0, length)).toString("latin1");
+      if (text.startsWith("/")) at = [];
+      left.unshift(...text.split("/"));
+    }
+    return true;
   }
 
   #placeOf(parts: readonly string[], base: string): Place {
@@ -400,39 +428,32 @@ class Applier {
    */
   #takeOver(target: Place): boolean {
     const name = raw(target.base);
-    const fd = attempt("openat", target.parent, name, fileFlags, 0);
-    if (fd < 0) return false;
-    using from = new OwnedFd(fd);
+    using from = openRegular(target.parent, name);
+    if (from === undefined) return false;
     const stat = alloc(256);
     direct.statx(from.fd, "", AT.AT_EMPTY_PATH, 0xfff, stat);
-    if ((readField("statx", stat, "stx_mode") & S.S_IFMT) !== S.S_IFREG) return false;
     this.#own?.add(target.path);
     if (readField("statx", stat, "stx_nlink") === 1) return true;
     direct.unlinkat(target.parent, name, 0);
-    return this.#copy(from.fd, target);
+    this.#copy(from.fd, target);
+    return true;
   }
 
   /** A hard link to a file of a lower layer: the file is copied into this one first, as overlay does when it is written. */
   #copyUp(target: Place, entry: TarEntry): void {
-    const how = struct<number>("open_how", {
-      flags: fileFlags,
-      resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS,
-    });
-    for (const lower of this.options.onto === true ? [] : this.options.lowers()) {
-      using directory = new OwnedFd(direct.openat(AT_FDCWD, lower, directoryFlags, 0));
-      const fd = attempt("openat2", directory.fd, raw(target.path), how, 24);
-      if (fd < 0) continue;
-      using from = new OwnedFd(fd);
-      if (this.#copy(from.fd, target)) return;
-    }
-    refuseLink(entry);
+    const parts = target.path.split("/");
+    // Nor is what this layer hides one of its own.
+    using own = ownDirectory(this.root.fd, parts.slice(0, -1));
+    const lowers =
+      this.options.onto === true || own?.covered === true || own?.opaque === true ? [] : this.options.lowers();
+    using from = fileBelow(parts, lowers) ?? refuseLink(entry);
+    this.#copy(from.fd, target);
   }
 
-  #copy(from: number, target: Place): boolean {
+  #copy(from: number, target: Place): void {
     const stat = alloc(256);
     direct.statx(from, "", AT.AT_EMPTY_PATH, 0xfff, stat);
     const get = (field: string): number => readField("statx", stat, field);
-    if ((get("stx_mode") & S.S_IFMT) !== S.S_IFREG) return false;
     const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
     using to = new OwnedFd(direct.openat(target.parent, raw(target.base), flags, 0o600));
     copyData(from, to.fd, this.#buffer);
@@ -441,7 +462,6 @@ class Applier {
     copyXattrs(from, to.fd);
     const mtime = { seconds: get("stx_mtime_sec"), nanoseconds: get("stx_mtime_nsec") };
     direct.utimensat(to.fd, null, timesOf(mtime), 0);
-    return true;
   }
 
   /** A whiteout hides what lower layers have, never what this one has, before it or behind it. */

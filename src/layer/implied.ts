@@ -3,11 +3,11 @@
  * attributes of those below, so it is given theirs: what unpacking layer upon layer into one directory would leave.
  */
 import { type Attributes, copyAttributes, readAttributes, timesOf } from "../../ffi/attributes.ts";
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { alloc } from "../../ffi/structs.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
 
 const directoryFlags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
 
@@ -52,6 +52,36 @@ function below(parts: readonly string[], lowers: readonly string[]): OwnedFd | u
     if (found === "hidden") return undefined;
     if (found === layer) return new OwnedFd(direct.openat(layer.fd, ".", directoryFlags, 0));
     if (found !== "absent") return found;
+  }
+  return undefined;
+}
+
+/** A regular file to be read; undefined for all else, which is not opened: to open a device may be to do something. */
+export function openRegular(parent: number, name: Uint8Array): OwnedFd | undefined {
+  const fd = attempt("openat", parent, name, O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
+  if (fd < 0) return undefined;
+  using found = new OwnedFd(fd);
+  const stat = alloc(256);
+  direct.statx(found.fd, "", AT.AT_EMPTY_PATH, 1, stat);
+  if ((readField("statx", stat, "stx_mode") & S.S_IFMT) !== S.S_IFREG) return undefined;
+  return new OwnedFd(direct.openat(AT_FDCWD, `/proc/self/fd/${found.fd}`, O.O_RDONLY | O.O_CLOEXEC, 0));
+}
+
+/**
+ * A file as it is seen of the layers below, to be read; undefined where there is none, or where one of them hides it.
+ * @param lowers the uppermost first
+ */
+export function fileBelow(parts: readonly string[], lowers: readonly string[]): OwnedFd | undefined {
+  const base = raw(parts.at(-1) as string);
+  for (const lower of lowers) {
+    using layer = new OwnedFd(direct.openat(AT_FDCWD, lower, directoryFlags, 0));
+    const found = find(layer, parts.slice(0, -1));
+    if (found === "hidden") return undefined;
+    if (found === "absent") continue;
+    using directory = found;
+    if (attempt("faccessat2", directory.fd, base, 0, AT.AT_SYMLINK_NOFOLLOW) >= 0)
+      return openRegular(directory.fd, base);
+    if (isOpaque(directory.fd)) return undefined;
   }
   return undefined;
 }

@@ -75,12 +75,11 @@ function name(dice: Dice): string {
   return dice.once(60) ? `/${path}` : dice.once(100) ? `${dice.pick(targets)}/${path}` : path;
 }
 
-function extended(dice: Dice, type: string): Record<string, string> {
+function extended(dice: Dice): Record<string, string> {
   const pax: Record<string, string> = {};
   if (dice.once(20)) pax.path = name(dice);
   if (dice.once(12)) pax.mtime = dice.pick(["0", "1.5", "-1", "1700000000.123456789", "15032385535"]);
-  // Linux has user.* for files and directories alone.
-  if (dice.once(10) && (type === "0" || type === "5")) pax[dice.pick(xattrs)] = dice.text("ayé", 4);
+  if (dice.once(10)) pax[dice.pick(xattrs)] = dice.text("ayé", 4);
   if (dice.once(150)) pax[dice.pick(["size", "uid", "gid", "linkpath", "mtime", "GNU.sparse.major"])] = "-1";
   return pax;
 }
@@ -88,7 +87,7 @@ function extended(dice: Dice, type: string): Record<string, string> {
 function member(dice: Dice): Member {
   const type = dice.once(150) ? dice.pick(["g", "x", "L", "K", "S", "Z", "D", "4"]) : dice.pick(kinds);
   const isLink = type === "1" || type === "2";
-  const pax = extended(dice, type);
+  const pax = extended(dice);
   return {
     name: type === "5" && dice.once(2) ? `${name(dice)}/` : name(dice),
     type,

@@ -3,11 +3,10 @@
  * plain archive. Its rules are those of `apply.ts`, which makes the same of the same entries on a disk.
  */
 import { type Attributes, readAttributes } from "../../../ffi/attributes.ts";
-import { AT, AT_FDCWD, O, RESOLVE, S } from "../../../ffi/constants.ts";
-import { attempt, direct } from "../../../ffi/direct.ts";
-import { OwnedFd } from "../../../ffi/fd.ts";
+import { AT } from "../../../ffi/constants.ts";
+import { direct } from "../../../ffi/direct.ts";
+import type { OwnedFd } from "../../../ffi/fd.ts";
 import { alloc, readField } from "../../../ffi/structs.ts";
-import { struct } from "../../../ffi/sys.ts";
 import {
   checkDevice,
   components,
@@ -18,7 +17,7 @@ import {
   refuse,
   whiteoutPrefix,
 } from "../entry-name.ts";
-import { attributesBelow, liesUpon, raw } from "../implied.ts";
+import { attributesBelow, fileBelow, liesUpon } from "../implied.ts";
 import type { TarEntry } from "../tar.ts";
 import { Inode } from "./inode.ts";
 
@@ -180,7 +179,7 @@ export class Tree {
     if (base === undefined) refuse(entry.linkname, "which names no file");
     const target: Place = { parent: this.#directory(parts, parts.length - 1), base, path: parts.join("/") };
     if (target.parent === place.parent && base === place.base) refuse(entry.name, "a hard link to itself");
-    const inode = target.parent.children?.get(base) ?? this.#copyUp(target, parts, entry);
+    const inode = target.parent.children?.get(base) ?? this.#copyUp(target, entry);
     if (inode.kind === "directory") refuse(entry.name, "a hard link to a directory");
     if (inode.kind === "whiteout") refuse(entry.name, "a hard link to what the layer hides");
     const was = place.parent.children?.get(place.base);
@@ -202,30 +201,17 @@ export class Tree {
   }
 
   /** A hard link to a file of a lower layer: the file becomes one of this layer, as overlay does when it is written. */
-  #copyUp(target: Place, parts: readonly string[], entry: TarEntry): Inode {
-    const how = struct<number>("open_how", {
-      flags: O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC | O.O_NONBLOCK,
-      resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS,
-    });
-    for (const lower of this.lowers()) {
-      using directory = new OwnedFd(
-        direct.openat(AT_FDCWD, lower, O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC, 0),
+  #copyUp(target: Place, entry: TarEntry): Inode {
+    const above = namesOf(target.parent);
+    const from = above === undefined ? undefined : fileBelow([...above, target.base], this.lowers());
+    if (from === undefined)
+      refuse(
+        entry.name,
+        `a hard link to ${JSON.stringify(entry.linkname)}, which is a file of neither this layer nor one below`,
       );
-      const fd = attempt("openat2", directory.fd, raw(parts.join("/")), how, 24);
-      if (fd < 0) continue;
-      const from = new OwnedFd(fd);
-      const inode = fileOf(from);
-      if (inode === undefined) {
-        from[Symbol.dispose]();
-        continue;
-      }
-      this.copies.push({ inode, from });
-      return this.#add(target.parent, target.base, inode);
-    }
-    return refuse(
-      entry.name,
-      `a hard link to ${JSON.stringify(entry.linkname)}, which is a file of neither this layer nor one below`,
-    );
+    const inode = fileOf(from);
+    this.copies.push({ inode, from });
+    return this.#add(target.parent, target.base, inode);
   }
 
   #whiteout(entry: TarEntry, parts: readonly string[]): void {
@@ -330,11 +316,22 @@ function made(entry: TarEntry, at: number): Inode {
   return inode;
 }
 
+/** A directory's name with no symlink in it; undefined where nothing of layers below is seen in it, or it has none. */
+function namesOf(directory: Inode): string[] | undefined {
+  const names: string[] = [];
+  for (let at = directory; ; at = at.parent) {
+    if (at.opaque) return undefined;
+    if (at.parent === undefined) return names;
+    const own = [...(at.parent.children ?? [])].find(([, child]) => child === at);
+    if (own === undefined) return undefined;
+    names.unshift(own[0]);
+  }
+}
+
 /** A lower layer's file, but for where its bytes will be. */
-function fileOf({ fd }: OwnedFd): Inode | undefined {
+function fileOf({ fd }: OwnedFd): Inode {
   const stat = alloc(256);
   direct.statx(fd, "", AT.AT_EMPTY_PATH, 0x201, stat);
-  if ((readField("statx", stat, "stx_mode") & S.S_IFMT) !== S.S_IFREG) return undefined;
   const inode = new Inode("file");
   inode.take(readAttributes(fd));
   inode.size = readField("statx", stat, "stx_size");
