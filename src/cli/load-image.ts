@@ -3,7 +3,7 @@ import { OciboxError } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { parsePlatform } from "../spec/platform.ts";
 import { loadOne } from "../store/load.ts";
-import { unpackStored } from "../store/pull.ts";
+import { unpackStored } from "../store/pull-layers.ts";
 import { chooseImage, openTransport, parseTransport } from "../store/sources/open.ts";
 import { chainsOf, type Store, type StoredImage } from "../store/store.ts";
 import { interruptible } from "./interruptible.ts";
