@@ -56,8 +56,10 @@ export class Lanes implements Disposable {
     const both = [this.run({ ...job, ring: ring.buffer }), this.run({ ...job, kind: "inflate", ring: ring.buffer })];
     const ends = await Promise.allSettled(both);
     const reasons = ends.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
-    // One that was only told to stop knows less.
-    if (reasons.length > 0) throw reasons.find((each) => !(each instanceof Abandoned)) ?? reasons[0];
+    // One that was only told to stop knows less, and the digest of the blob says most.
+    const isAbout = (code: string) => (each: unknown) => each instanceof OciboxError && each.code === code;
+    const told = reasons.find(isAbout("DIGEST_MISMATCH")) ?? reasons.find((each) => !(each instanceof Abandoned));
+    if (reasons.length > 0) throw told ?? reasons[0];
   }
 
   /** @throws what the work throws: OciboxError, Abandoned */

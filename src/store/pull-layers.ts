@@ -115,22 +115,30 @@ class Puller {
   async bring(layer: Layer, unpacks: boolean): Promise<void> {
     const partial = new PartialBlob(this.work.store, layer.descriptor);
     try {
-      const resumed = partial.size > 0;
-      await (unpacks ? this.both(layer, partial) : this.download(layer, partial)).catch(async (error: unknown) => {
-        if (!(error instanceof OciboxError && (error.code === "DIGEST_MISMATCH" || error.code === "INVALID")))
-          throw error;
-        partial.clear();
-        if (!resumed) throw error;
-        this.work.memory.arrived(layer.index, 0);
-        removePlace(this.place(layer));
-        await (unpacks ? this.both(layer, partial) : this.download(layer, partial));
-      });
+      await this.fetched(layer, unpacks, partial);
       partial.keep();
       this.downloaded += layer.descriptor.size;
     } finally {
       partial[Symbol.dispose]();
     }
     if (unpacks) this.publish(layer);
+  }
+
+  /** All of it, and once more from its beginning where what was there already was not what it should be. */
+  async fetched(layer: Layer, unpacks: boolean, partial: PartialBlob): Promise<void> {
+    const attempt = (): Promise<void> => (unpacks ? this.both(layer, partial) : this.download(layer, partial));
+    const resumed = partial.size > 0;
+    try {
+      await attempt();
+    } catch (error) {
+      const code = error instanceof OciboxError ? error.code : undefined;
+      // What came before the network went away, or somebody had enough, is gone on with; nothing else.
+      if (code !== "NETWORK" && code !== "REGISTRY" && !this.work.signal.aborted) partial.clear();
+      if (!resumed || (code !== "DIGEST_MISMATCH" && code !== "INVALID")) throw error;
+      this.work.memory.arrived(layer.index, 0);
+      removePlace(this.place(layer));
+      await attempt();
+    }
   }
 
   /** The blob alone. */

@@ -89,7 +89,10 @@ export async function pullImage(
     reclaim(store);
     return await pullLocked(store, repository, reference, options, started);
   } catch (error) {
-    throw storeError(error, `cannot pull "${repository.name}"`);
+    const told = storeError(error, `cannot pull "${repository.name}"`);
+    // A disk that is full has no room for what could be gone on with.
+    if (told instanceof OciboxError && told.code === "STORE") reclaim(store, true);
+    throw told;
   }
 }
 

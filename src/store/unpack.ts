@@ -16,7 +16,7 @@ import { ByteSource } from "../layer/tar.ts";
 import { type ChainId, type DiffId, type Digest, hexOf } from "../spec/digest.ts";
 import type { Descriptor } from "../spec/image.ts";
 import { openForWriting, storeError, writeAll } from "./disk.ts";
-import { PullMemory } from "./pull-memory.ts";
+import { Abandoned, PullMemory } from "./pull-memory.ts";
 import { Ring } from "./ring.ts";
 import type { Snapshotter } from "./snapshotter.ts";
 
@@ -58,48 +58,89 @@ export type InflateJob = Omit<UnpackJob, "kind" | "ring"> & {
   readonly ring: SharedArrayBuffer;
 };
 
-/** The blob as far as it is there, and as it grows. What is given out is valid until the next piece. */
-function* blobPieces(layer: Layer, path: string, memory: PullMemory, hasher: Bun.CryptoHasher): Generator<Uint8Array> {
-  const { size } = layer.descriptor;
-  using file = new OwnedFd(direct.openat(AT_FDCWD, path, O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC, 0));
-  const buffer = alloc(readSize);
-  let at = 0;
-  let there = 0;
-  while (at < size) {
-    // The decompressors take longer over small pieces, and want the first to be larger than its magic number.
-    while (there - at < Math.min(readSize, size - at)) there = memory.more(layer.index, there);
-    memory.check(layer.index);
-    let filled = 0;
-    const want = Math.min(readSize, size - at);
-    while (filled < want) {
-      const got = direct.read(file.fd, filled === 0 ? buffer : buffer.subarray(filled), want - filled);
-      if (got === 0) throw new OciboxError("STORE", `"${path}" became shorter while it was read`);
-      filled += got;
-    }
-    at += filled;
-    const piece = buffer.subarray(0, filled);
-    hasher.update(piece);
-    yield piece;
+/** A layer's blob as far as it is there, and as it grows. */
+class BlobReader implements Disposable {
+  readonly #layer: Layer;
+  readonly #path: string;
+  readonly #memory: PullMemory;
+  readonly #file: OwnedFd;
+  readonly #hasher = new Bun.CryptoHasher("sha256");
+  readonly #buffer = alloc(readSize);
+  #at = 0;
+  #there = 0;
+  /** The digest, when all has been read. */
+  #found: string | undefined;
+
+  constructor(layer: Layer, path: string, memory: PullMemory) {
+    this.#layer = layer;
+    this.#path = path;
+    this.#memory = memory;
+    this.#file = new OwnedFd(direct.openat(AT_FDCWD, path, O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC, 0));
   }
-  direct.fsync(file.fd);
+
+  /** What has not been read yet, in pieces that are valid until the next. @throws Abandoned */
+  *pieces(): Generator<Uint8Array> {
+    const { size } = this.#layer.descriptor;
+    while (this.#at < size) {
+      // The decompressors take longer over small pieces, and want the first to be larger than its magic number.
+      const want = Math.min(readSize, size - this.#at);
+      while (this.#there - this.#at < want) this.#there = this.#memory.more(this.#layer.index, this.#there);
+      this.#memory.check(this.#layer.index);
+      for (let filled = 0; filled < want; ) {
+        const room = filled === 0 ? this.#buffer : this.#buffer.subarray(filled);
+        const got = direct.read(this.#file.fd, room, want - filled);
+        if (got === 0) throw new OciboxError("STORE", `"${this.#path}" became shorter while it was read`);
+        filled += got;
+      }
+      this.#at += want;
+      const piece = this.#buffer.subarray(0, want);
+      this.#hasher.update(piece);
+      yield piece;
+    }
+  }
+
+  /** Reads what is left. @throws OciboxError DIGEST_MISMATCH where all of it is not what the manifest promises */
+  verify(): void {
+    for (const _ of this.pieces());
+    const { digest } = this.#layer.descriptor;
+    this.#found ??= `sha256:${this.#hasher.digest("hex")}`;
+    const found = this.#found;
+    if (found !== digest)
+      throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has the digest ${found}`, {
+        hint: "the registry, the disk or something on the way is at fault; pull again",
+      });
+    direct.fsync(this.#file.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.#file[Symbol.dispose]();
+  }
 }
 
 /** A layer's plain archive from its blob. @throws OciboxError INVALID for a bomb, DIGEST_MISMATCH at its end */
-function* inflated(layer: Layer, path: string, memory: PullMemory): Generator<Uint8Array> {
-  const { descriptor } = layer;
-  const hasher = new Bun.CryptoHasher("sha256");
+function* inflated({ descriptor }: Layer, blob: BlobReader): Generator<Uint8Array> {
   let total = 0;
-  for (const piece of decompress(descriptor.mediaType, blobPieces(layer, path, memory, hasher))) {
+  for (const piece of decompress(descriptor.mediaType, blob.pieces())) {
     total += piece.byteLength;
     if (total > bombFrom && total > descriptor.size * bombRatio)
       throw new OciboxError("INVALID", `the layer ${descriptor.digest} grows to more than ${bombRatio} times its size`);
     yield piece;
   }
-  const found = `sha256:${hasher.digest("hex")}`;
-  if (found !== descriptor.digest)
-    throw new OciboxError("DIGEST_MISMATCH", `the layer ${descriptor.digest} has the digest ${found}`, {
-      hint: "the registry, the disk or something on the way is at fault; pull again",
-    });
+  blob.verify();
+}
+
+/**
+ * Work on a blob. Where something is wrong with what is in it, all of it is read before anybody is told: that it is
+ * another blob than the one that was promised says more.
+ */
+function withBlob(layer: Layer, path: string, memory: PullMemory, work: (plain: Iterable<Uint8Array>) => void): void {
+  using blob = new BlobReader(layer, path, memory);
+  try {
+    work(inflated(layer, blob));
+  } catch (error) {
+    if (error instanceof Abandoned || (error instanceof OciboxError && error.code === "INVALID")) blob.verify();
+    throw error;
+  }
 }
 
 /** The same archive, its DiffID checked at its end. @throws OciboxError DIGEST_MISMATCH */
@@ -158,9 +199,13 @@ function toErofs(layer: Layer, place: string, plain: Iterable<Uint8Array>, lower
 function unpackOne(job: UnpackJob, memory: PullMemory, root: OwnedFd, lowers: Lowers): void {
   const [layer] = job.layers as readonly [Layer];
   const [blob] = job.blobs as readonly [string];
-  const plain = verified(layer, job.ring === undefined ? inflated(layer, blob, memory) : new Ring(job.ring).taken());
-  if (job.kind === "erofs") toErofs(layer, job.place, plain, lowers);
-  else applyLayer(root.fd, new ByteSource(plain), { lowers });
+  const work = (archive: Iterable<Uint8Array>): void => {
+    const plain = verified(layer, archive);
+    if (job.kind === "erofs") toErofs(layer, job.place, plain, lowers);
+    else applyLayer(root.fd, new ByteSource(plain), { lowers });
+  };
+  if (job.ring === undefined) withBlob(layer, blob, memory, work);
+  else work(new Ring(job.ring).taken());
   if (job.kind === "erofs") {
     direct.fsync(root.fd);
     checkMount(job.place);
@@ -205,8 +250,9 @@ export function unpack(job: UnpackJob, waiting: (asleep: boolean) => void): void
     }
     job.layers.forEach((layer, at) => {
       digest = layer.descriptor.digest;
-      const plain = verified(layer, inflated(layer, job.blobs[at] as string, memory));
-      applyLayer(root.fd, new ByteSource(plain), { onto: true });
+      withBlob(layer, job.blobs[at] as string, memory, (archive) => {
+        applyLayer(root.fd, new ByteSource(verified(layer, archive)), { onto: true });
+      });
     });
     direct.syncfs(root.fd);
   } catch (error) {
@@ -220,7 +266,9 @@ export function inflate(job: InflateJob): void {
   const ring = new Ring(job.ring);
   const [layer] = job.layers as readonly [Layer];
   try {
-    for (const piece of inflated(layer, job.blobs[0] as string, new PullMemory(job.count, job.memory))) ring.put(piece);
+    withBlob(layer, job.blobs[0] as string, new PullMemory(job.count, job.memory), (archive) => {
+      for (const piece of archive) ring.put(piece);
+    });
     ring.end();
   } catch (error) {
     ring.break();
