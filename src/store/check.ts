@@ -203,7 +203,7 @@ export async function discardDamaged(
 ): Promise<Map<Digest, readonly string[]>> {
   const spoiled = new Map<Digest, readonly string[]>();
   {
-    using lock = await store.lockAll("exclusive", 30_000);
+    using lock = await store.lockAlone(30_000);
     if (lock === undefined)
       throw new OciboxError("IN_USE", "the store is in use", {
         hint: "try again when no pull and no container is just starting",

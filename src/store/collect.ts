@@ -131,7 +131,7 @@ export function stays(store: Store, images: readonly StoredImage[]): { blobs: Se
 export async function collect(store: Store, drop: Drop = () => [], held?: OwnedFd): Promise<number> {
   let dropped = 0;
   {
-    using lock = held === undefined ? await store.lockAll("exclusive", 5_000) : await alone(held);
+    using lock = held === undefined ? await store.lockAlone(5_000) : await alone(held);
     if (lock === undefined) return 0;
     const before = store.inventory();
     const gone = drop(before.images).map((image) => image.manifestDescriptor.digest);

@@ -22,6 +22,11 @@ export const refName = "org.opencontainers.image.ref.name";
 /** Ours: the multi-platform index that a manifest was chosen from. */
 const indexAnnotation = "dev.ocibox.index.digest";
 
+/** Locked by who waits for the lock alone. */
+const askedFor = "lock.asked";
+/** Milliseconds that those who come then wait. */
+const patience = 300;
+
 const mostManifest = 4 << 20;
 const mostIndex = 64 << 20;
 
@@ -182,20 +187,54 @@ export class Store {
     return digest;
   }
 
-  /** A lock on the whole store: shared while things are added or begin to be used, exclusive while they are removed. */
-  async lockAll(mode: "shared" | "exclusive", wait: number): Promise<OwnedFd | undefined> {
+  /**
+   * The lock on the whole store, alone, while things are removed. Where somebody always has it shared nobody would ever
+   * have it alone: so it is asked for, and for a moment those who come then wait.
+   * @param wait milliseconds
+   * @returns undefined where others have had it for all of that time
+   */
+  async lockAlone(wait: number): Promise<OwnedFd | undefined> {
     const until = performance.now() + wait;
     for (;;) {
-      const lock = lockFile(`${this.root}/lock`, mode);
+      const lock = lockFile(`${this.root}/lock`, "exclusive") ?? (await this.#lockAsked());
       if (lock !== undefined || performance.now() > until) return lock;
-      await Bun.sleep(20);
+      // They have their turn too.
+      await Bun.sleep(50 + Math.random() * 200);
     }
   }
 
-  /** The same without a wait in between, for the hot path: shared locks stand in nobody's way but a collector's. */
+  async #lockAsked(): Promise<OwnedFd | undefined> {
+    const path = `${this.root}/${askedFor}`;
+    using asking = lockFile(path, "exclusive");
+    if (asking === undefined) return undefined;
+    try {
+      for (const end = performance.now() + patience; performance.now() < end; await Bun.sleep(5)) {
+        const lock = lockFile(`${this.root}/lock`, "exclusive");
+        if (lock !== undefined) return lock;
+      }
+      return undefined;
+    } finally {
+      attempt("unlinkat", AT_FDCWD, path, 0);
+    }
+  }
+
+  /** The same lock shared, while things are added or begin to be used. */
   lockShared(): OwnedFd {
     if (attempt("faccessat2", AT_FDCWD, this.root, 0, 0) < 0) this.prepare();
+    this.#giveWay();
     return this.#lock("lock", "shared");
+  }
+
+  /** Waits for a moment where somebody asks for the lock alone. */
+  #giveWay(): void {
+    const path = `${this.root}/${askedFor}`;
+    const end = performance.now() + patience;
+    while (exists(path) && performance.now() < end) {
+      using left = lockFile(path, "exclusive");
+      // Whoever has asked was killed.
+      if (left !== undefined) attempt("unlinkat", AT_FDCWD, path, 0);
+      else Bun.sleepSync(5);
+    }
   }
 
   #lock(name: string, mode: "shared" | "exclusive"): OwnedFd {
