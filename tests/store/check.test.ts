@@ -70,9 +70,9 @@ describe("check", () => {
     ]);
     expect((await box.ocibox(["load", "-q", "-i", layout])).err).toBe("");
     expect(await box.ocibox(["check"])).toEqual({ out: "all is well\n", err: "", code: 0 });
-    const whiteout = layerFile("etc/stays").replace("stays", "gone");
+    const hidden = layerFile("etc/stays").replace("stays", "gone");
     const other = readdirSync(join(box.root, "layers")).map((name) => join(box.root, "layers", name, "etc/gone"));
-    const [made = ""] = other.filter((path) => path !== whiteout);
+    const [made = ""] = other.filter((path) => path !== hidden);
     rmSync(made);
     expect((await box.ocibox(["check"])).out).toMatch(/^layer [0-9a-f]{64}: "etc\/gone" is missing$/m);
   });
