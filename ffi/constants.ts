@@ -336,3 +336,53 @@ export const MAGIC = {
   PROC_SUPER_MAGIC: 0x9fa0,
   OVERLAYFS_SUPER_MAGIC: 0x794c7630,
 } as const;
+
+/** rtnetlink(7): kinds of messages, and of NLMSG_ERROR's kin; linux/netlink.h, linux/rtnetlink.h */
+export const RTM = {
+  NLMSG_ERROR: 2,
+  NLMSG_DONE: 3,
+  RTM_NEWLINK: 16,
+  RTM_GETLINK: 18,
+  RTM_NEWADDR: 20,
+  RTM_GETADDR: 22,
+  RTM_NEWROUTE: 24,
+  RTM_GETROUTE: 26,
+} as const;
+
+export const NLM_F = {
+  NLM_F_REQUEST: 1,
+  NLM_F_ACK: 4,
+  NLM_F_DUMP_INTR: 0x10,
+  NLM_F_EXCL: 0x200,
+  NLM_F_DUMP: 0x300,
+  NLM_F_CREATE: 0x400,
+} as const;
+
+/** Attributes of links, addresses and routes: linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h */
+export const IFLA = { IFLA_IFNAME: 3, IFLA_MASTER: 10, IFLA_NET_NS_FD: 28, IFLA_NEW_IFINDEX: 49 } as const;
+export const IFA = {
+  IFA_ADDRESS: 1,
+  IFA_LOCAL: 2,
+  IFA_LABEL: 3,
+  IFA_BROADCAST: 4,
+  IFA_CACHEINFO: 6,
+  IFA_FLAGS: 8,
+  IFA_RT_PRIORITY: 9,
+  IFA_PROTO: 11,
+} as const;
+export const IFA_F = {
+  IFA_F_TEMPORARY: 1,
+  IFA_F_NODAD: 2,
+  IFA_F_OPTIMISTIC: 4,
+  IFA_F_HOMEADDRESS: 0x10,
+  IFA_F_PERMANENT: 0x80,
+  IFA_F_MANAGETEMPADDR: 0x100,
+  IFA_F_NOPREFIXROUTE: 0x200,
+  IFA_F_MCAUTOJOIN: 0x400,
+} as const;
+export const RTA = { RTA_OIF: 4, RTA_GATEWAY: 5, RTA_MULTIPATH: 9, RTA_VIA: 18 } as const;
+export const RTPROT = { RTPROT_REDIRECT: 1, RTPROT_KERNEL: 2, RTPROT_RA: 9 } as const;
+
+/** netdevice(7), recv(2) */
+export const IFF_UP = 1;
+export const MSG_DONTWAIT = 0x40;

@@ -507,7 +507,8 @@ class Encoder {
         const flags = (step.blame === "command" ? command : 0) | (step.warning === true ? carryOn : 0);
         const at = this.#begin(opFail, flags, step.field);
         this.words[at + 6] = this.text(step.says);
-        this.#number(at + 8, step.errno);
+        if (typeof step.errno === "number") this.#number(at + 8, step.errno);
+        else this.#slotArg(at, step.errno);
         break;
       }
       case "takeSignals":

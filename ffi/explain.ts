@@ -91,7 +91,7 @@ function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: Reado
     case "logTo":
       return `log failures to ${typeof step.fd === "number" ? step.fd : names.of(step.fd)}`;
     case "fail":
-      return `fail with ${errnoName(step.errno) ?? step.errno}: ${step.says}`;
+      return `${step.warning === true ? "warn of" : "fail with"} ${typeof step.errno === "number" ? (errnoName(step.errno) ?? step.errno) : names.of(step.errno)}: ${step.says}`;
     case "takeSignals":
       return "block all signals, reset their handlers";
     case "giveSignals":

@@ -78,10 +78,13 @@ export type Step =
    * `suffix`, in place of a plain line on stderr. Given twice, it is written to both.
    */
   | (Common & { readonly op: "logTo"; readonly fd: Slot | number; readonly prefix: string; readonly suffix: string })
-  /** Fails as if a call had: with this errno, these words and this blame; or only warns, and goes on. */
+  /**
+   * Fails as if a call had: with this errno, these words and this blame; or only warns, and goes on. An errno in a slot
+   * (its negative, as calls return it) is told in words behind the others.
+   */
   | (Common & {
       readonly op: "fail";
-      readonly errno: number;
+      readonly errno: number | Slot;
       readonly says: string;
       readonly blame: Blame;
       readonly warning?: boolean;

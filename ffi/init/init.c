@@ -299,7 +299,7 @@ static void put_failure(const struct step *step, i64 errno) {
   put("ocibox: ");
   if (step->says != NONE) {
     put(text_at(step->says));
-    if (step->op != OP_FAIL) {
+    if (step->op != OP_FAIL || step->argc > 0) {
       put(": ");
       put_errno(errno);
     }
@@ -1008,7 +1008,7 @@ static u32 run_step(u32 index) {
       sink_count = 0; /* they are the other end's */
       break;
     case OP_AWAIT: return await(index);
-    case OP_FAIL: return fail(index, step->value);
+    case OP_FAIL: return fail(index, step->argc > 0 ? -(i64)value_of(&step->args[0]) : step->value);
     case OP_TAKE_SIGNALS: take_signals(); break;
     case OP_GIVE_SIGNALS: set_mask(0); break;
     case OP_SUPERVISE: return supervise(index);
@@ -1040,7 +1040,8 @@ static const struct { u8 argc, needs_target, needs_result; } shapes[OPS] = {
 static void check_step(const struct step *step) {
   if (step->op >= OPS) malformed("a step of no known kind");
   if (step->argc > MOST_ARGS || step->errno_count > MOST_ERRNOS) malformed("too many arguments");
-  if (step->op != OP_CALL && step->op != OP_FORMAT && step->argc != shapes[step->op].argc)
+  int varies = step->op == OP_CALL || step->op == OP_FORMAT || (step->op == OP_FAIL && step->argc == 1);
+  if (!varies && step->argc != shapes[step->op].argc)
     malformed("a step with the wrong number of arguments");
   for (u32 i = 0; i < step->argc; i++) check_arg(&step->args[i]);
   if (step->target != NONE ? step->target >= head->step_count : shapes[step->op].needs_target)

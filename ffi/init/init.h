@@ -63,7 +63,8 @@ struct step {
   u32 field;   /* text: what asked for it */
   u32 says;    /* text, or NONE */
   u32 retries;
-  i64 value;   /* OP_BRANCH, OP_SET: the number; OP_FAIL: the errno */
+  i64 value;   /* OP_BRANCH, OP_SET: the number; OP_FAIL: the errno, where no argument is its
+                  negative */
   u16 errnos[MOST_ERRNOS];
   struct arg args[MOST_ARGS];
 };

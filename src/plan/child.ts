@@ -109,6 +109,11 @@ export class Child {
     makeDevices(b, spec.linux?.devices ?? [], this.inUserNamespace);
     const terminal = this.process.terminal === true ? this.openTerminal(mounted) : undefined;
     if (namespaces.isNew("network")) raiseLoopback(b);
+    if (Object.keys(spec.linux?.netDevices ?? {}).length > 0) {
+      p.field("linux.netDevices");
+      p.sys.write(report, "n", 1);
+      this.waitForGo(report);
+    }
     writeSysctls(b, spec.linux ?? {}, namespaces, mounted.proc);
     this.oomScore(mounted);
     this.hooksBeforePivot(report);

@@ -9,6 +9,8 @@
  *     parent                                    child
  *       │ clone3 ──────────────────────────────▶ waits
  *       │ writes id maps, the pid ───── "g" ────▶ joins cgroups and namespaces, mounts
+ *       │ moves network devices ◀────── "n" ────│ (only where there are such devices)
+ *       │                          ──── "g" ────▶ sysctls
  *       │ runs createRuntime hooks ◀─── "h" ────│ (only where there are such hooks)
  *       │                          ──── "g" ────▶ createContainer hooks, pivot_root, ids, capabilities
  *       │ create: writes the pid file, ends ◀─ "r" ─│ waits on exec.fifo; startContainer hooks
@@ -32,6 +34,7 @@ import { checkCwd } from "./identity.ts";
 import { hearOfChild } from "./joined-user.ts";
 import { mapMounts } from "./mapped-mounts.ts";
 import { joinForChildren, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
+import { NetDeviceMoves, netDeviceNames } from "./net-devices.ts";
 import { notePid, tellPid } from "./pid.ts";
 import { handListenerOver } from "./seccomp/listener.ts";
 import { type Pair, socketPair } from "./sync.ts";
@@ -56,8 +59,6 @@ function processOf(spec: Spec): Process {
   if (process?.args === undefined || process.args.length === 0)
     throw new OciboxError("INVALID", "process.args is empty");
   checkCwd(process.cwd);
-  if (linux?.netDevices !== undefined && Object.keys(linux.netDevices).length > 0)
-    throw new OciboxError("UNSUPPORTED", "linux.netDevices is not supported yet");
   if (linux?.intelRdt !== undefined) throw new OciboxError("UNSUPPORTED", "linux.intelRdt is not supported yet");
   if ((linux?.mountLabel ?? "") !== "") throw new OciboxError("UNSUPPORTED", "linux.mountLabel is not supported yet");
   return process;
@@ -73,6 +74,7 @@ class Compiler {
   readonly pidfd: Slot;
   readonly trouble: Slot;
   readonly again: Slot;
+  readonly netDevices: NetDeviceMoves | undefined;
 
   constructor(
     readonly spec: Spec,
@@ -87,6 +89,8 @@ class Compiler {
     this.pidfd = this.p.slot("pidfd");
     this.trouble = this.p.slot("trouble");
     this.again = this.p.slot("again");
+    const names = netDeviceNames(spec.linux ?? {});
+    this.netDevices = names.size === 0 ? undefined : new NetDeviceMoves(this.p, names, context.netDevices ?? []);
   }
 
   /** A step of the teardown whose failure leaves the rest to the next command. */
@@ -176,6 +180,12 @@ class Compiler {
     if (this.namespaces.isNew("user")) writeMaps(b, pid, spec.linux ?? {}, oci?.privileged !== false);
     p.field("");
     p.sys.write(report, "g", 1);
+    if (this.netDevices !== undefined) {
+      p.add({ op: "await", socket: report, byte: true });
+      this.netDevices.take(pid);
+      p.field("");
+      p.sys.write(report, "g", 1);
+    }
     if (oci !== undefined && this.hasRuntimeHooks()) {
       p.add({ op: "await", socket: report, byte: true });
       runHooks(p, "prestart", spec.hooks?.prestart, oci.state("creating"), pid);
@@ -201,6 +211,7 @@ class Compiler {
     if (oci === undefined || oci.mode === "foreground") {
       p.add({ op: "supervise", pid, pidfd, terminal, interactive: context.interactive, code });
       if (oci?.keep === true) p.add({ op: "exit", code });
+      this.netDevices?.leave();
       p.jump(gone);
     } else p.add({ op: "exit", code: 0 });
 
@@ -211,6 +222,7 @@ class Compiler {
     p.branch(pidfd, "<", 0, gone);
     p.tolerate("ESRCH").pidfd_send_signal(pidfd, SIG.SIGKILL, null, 0);
     p.tolerate("ECHILD").waitid(P_PIDFD, pidfd, null, WEXITED, null);
+    this.netDevices?.giveBack();
     this.tearDown(gone);
   }
 

@@ -4,6 +4,7 @@ import type { CgroupPlan } from "./cgroups/plan.ts";
 import type { CopyUpEntry } from "./devices.ts";
 import type { StateText } from "./hooks.ts";
 import type { SourceKinds } from "./mounts.ts";
+import type { NetDevice } from "./net-devices.ts";
 
 /** Where failures are told, in place of a line on stderr. */
 export interface ErrorSink {
@@ -55,6 +56,8 @@ export interface PlanContext {
   readonly init: boolean;
   readonly sources: SourceKinds;
   readonly oci?: OciContext;
+  /** All that linux.netDevices names. */
+  readonly netDevices?: readonly NetDevice[];
   /** The container's cgroups, where they are not those of `ocibox run`. */
   readonly cgroups?: CgroupPlan;
   /**

@@ -12,6 +12,7 @@ import type { ErrorSink, OciContext, PlanContext } from "../plan/context.ts";
 import type { CopyUpEntry } from "../plan/devices.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { runHooks, type StateText } from "../plan/hooks.ts";
+import type { NetDevice } from "../plan/net-devices.ts";
 import { asksListener } from "../plan/seccomp/listener.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { checkSpec, decodeSpec, parseSpec } from "../spec/runtime-decode.ts";
@@ -20,6 +21,7 @@ import { cgroupHost } from "./cgroup-host.ts";
 import { writeCgroupFile } from "./cgroups.ts";
 import { checkTerminal, connectTo, inherit, keepOpen } from "./handed.ts";
 import { hostFacts } from "./host.ts";
+import { netDevicesFor } from "./net-devices.ts";
 import {
   bootId,
   checkId,
@@ -100,12 +102,20 @@ interface Inputs extends PlanInputs {
   readonly cgroups: CgroupPlan;
   readonly state: StateOf;
   readonly oci: Omit<OciContext, "state" | "copyUp">;
+  readonly netDevices: readonly NetDevice[];
 }
 
 /** A connection to whoever is asked by the filter. @throws OciboxError INVALID, HOST */
 export function listenerSocket({ linux }: Spec): number | undefined {
   const path = linux?.seccomp?.listenerPath;
   return asksListener(linux?.seccomp) && path !== undefined ? connectTo(path, "linux.seccomp.listenerPath") : undefined;
+}
+
+/** Those of linux.netDevices, of which nothing is asked before it has been checked. @throws OciboxError INVALID, HOST */
+function netDevices(spec: Spec): readonly NetDevice[] {
+  if (spec.linux?.netDevices === undefined) return [];
+  checkSpec(spec);
+  return netDevicesFor(spec);
 }
 
 function inputsOf(
@@ -130,6 +140,7 @@ function inputsOf(
     copyUp: [...copyUps(spec, bundle.rootfs)],
     cgroups,
     state: { ociVersion, id, bundle: record.bundle, ...(tellsAnnotations ? { annotations } : {}) },
+    netDevices: netDevices(spec),
     oci: {
       id,
       directory: stateDirectory(request.root, id),
@@ -148,9 +159,10 @@ function inputsOf(
   };
 }
 
-function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci }: Inputs): PlanContext {
+function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevices }: Inputs): PlanContext {
   return {
     rootfs,
+    netDevices,
     mountpoint: rootfs,
     interactive: true,
     init: false,
@@ -213,7 +225,7 @@ function launch(
   }
   const image =
     request.fault === undefined
-      ? imageFor(request.root, inputs, contextOf)
+      ? imageFor(request.root, inputs, contextOf, inputs.netDevices.length === 0)
       : encodePlan(compile(spec, facts, contextOf(inputs)), { fault: request.fault });
   // Hooks run in the bundle's directory, as runc's do.
   direct.chdir(bundle.directory);

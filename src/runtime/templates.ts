@@ -144,19 +144,21 @@ function textOf(inputs: PlanInputs): string | undefined {
 /**
  * The image of a container's plan, from a template where there is one.
  * @param root of the runtime's states: templates are kept in it
+ * @param lasts whether there can be another container of the kind: a network device and its addresses are of one alone
  * @throws OciboxError as compiling does
  */
 export function imageFor<I extends PlanInputs>(
   root: string,
   inputs: I,
   contextOf: ContextOf<I>,
+  lasts = true,
 ): Uint8Array<ArrayBuffer> {
   const whole = (): Uint8Array<ArrayBuffer> => {
     checkSpec(inputs.spec);
     return encodePlan(compile(inputs.spec, inputs.facts, contextOf(inputs)));
   };
   const program = identityOf("/proc/self/exe");
-  const text = textOf(inputs);
+  const text = lasts ? textOf(inputs) : undefined;
   const { args = [], env = [] } = inputs.spec.process ?? {};
   if (program === undefined || text === undefined || args.length === 0) return whole();
   const atoms = atomsIn(text, inputs.id);

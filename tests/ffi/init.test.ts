@@ -51,6 +51,17 @@ describe("plans", () => {
     expect(fail).toEqual({ code: 127, stdout: "", stderr: 'ocibox: cannot run "nope": not found in $PATH\n' });
   });
 
+  test("an errno in a slot is told in words", async () => {
+    const { code, stderr } = await run((p) => {
+      const errno = p.slot("errno");
+      for (const value of [-19, -4000]) {
+        p.add({ op: "set", slot: errno, value });
+        p.add({ op: "fail", errno, says: "no luck", blame: "ocibox", warning: value === -19 });
+      }
+    });
+    expect([code, stderr]).toEqual([125, "ocibox: no luck: no such device\nocibox: no luck: error 4000\n"]);
+  });
+
   test("slots, branches, tolerance, text with slots in it, stores and loads", async () => {
     const { code, stderr } = await run((p) => {
       const bad = p.newLabel("bad");

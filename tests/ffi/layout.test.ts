@@ -37,6 +37,10 @@ const headers = `#define _GNU_SOURCE
 #include <linux/close_range.h>
 #include <linux/magic.h>
 #include <linux/bpf.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/if_link.h>
+#include <linux/if_addr.h>
 `;
 
 async function printed(body: string): Promise<Map<string, bigint>> {

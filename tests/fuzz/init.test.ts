@@ -30,6 +30,7 @@ function everyStep(): Recorder {
       q.place(warned);
       q.branch(slot, "<", 5, warned);
       q.add({ op: "remove", dirfd: -100, name: "deep/tree" });
+      q.add({ op: "fail", errno: slot, says: "a warning", blame: "ocibox", warning: true });
       q.add({ op: "fail", errno: 2, says: "nothing came of it", blame: "command" });
       exec(q, "/bin/true", "with", "words");
     },

@@ -72,6 +72,8 @@ function usualSpec(): Spec {
 export class Bundles implements Disposable {
   readonly dir = mkdtempSync(join(tmpdir(), "ocibox-oci-"));
   readonly root = join(this.dir, "state");
+  /** What the runtime is called by: a program and its arguments, nsenter's. */
+  within: readonly string[] = [];
 
   /** @param more names of busybox's that the bundle has as well */
   constructor(...more: string[]) {
@@ -105,7 +107,7 @@ export class Bundles implements Disposable {
   /** Calls the runtime in the bundle's directory. Output goes to files: a container that stays keeps a pipe open. */
   async call(...words: string[]): Promise<Ended> {
     const [out, err] = [join(this.dir, `out-${crypto.randomUUID()}`), join(this.dir, `err-${crypto.randomUUID()}`)];
-    const child = Bun.spawn([binary, "oci", "--root", this.root, ...words], {
+    const child = Bun.spawn([...this.within, binary, "oci", "--root", this.root, ...words], {
       cwd: this.bundle,
       stdio: ["ignore", Bun.file(out), Bun.file(err)],
     });

@@ -402,13 +402,6 @@ describe("what the kernel refuses names the call and the field", () => {
       },
       /linux\.intelRdt is not supported/,
     ],
-    [
-      "network devices",
-      (spec) => {
-        spec.linux.netDevices = { eth0: {} };
-      },
-      /linux\.netDevices is not supported/,
-    ],
   ];
   for (const [title, change, words] of cases)
     test(title, async () => {
