@@ -132,11 +132,15 @@ test("the terminal is restored when the container is killed, and when ocibox is 
     ["sleep 4444", "SIGKILL", 137],
     ["ocibox-init .*", "SIGTERM", 143],
   ] as const) {
-    await terminal.line(`clear; ${enter} -c 'echo up; exec sleep 4444'`);
-    await terminal.sees("^up");
-    const [pid = ""] = Bun.spawnSync(["pgrep", "-n", "-x", "-f", who]).stdout.toString().split("\n");
-    process.kill(Number(pid), signal);
-    await terminal.sees("^up\nouter>");
+    // What has scrolled away is seen too: each time says another word.
+    await terminal.line(`clear; ${enter} -c 'echo up for ${signal}; exec sleep 4444'`);
+    await terminal.sees(`^up for ${signal}`);
+    const find = (): number =>
+      Number(Bun.spawnSync(["pgrep", "-n", "-x", "-f", who]).stdout.toString().split("\n")[0] ?? "");
+    // Number 0 would be this process and all of its group.
+    expect(await until(() => find() > 0)).toBe(true);
+    process.kill(find(), signal);
+    await terminal.sees(`^up for ${signal}\nouter>`);
     await terminal.line("echo ended $?; stty -a | grep -o ' echo \\| icanon'");
     await terminal.sees(`^ended ${code}\n[^-]*icanon\n`);
   }
