@@ -101,6 +101,12 @@ export const calls = {
   fsync: [["fd", "fd"]],
   fdatasync: [["fd", "fd"]],
   syncfs: [["fd", "fd"]],
+  sync_file_range: [
+    ["fd", "fd"],
+    ["offset", "size"],
+    ["nbytes", "size"],
+    ["flags", "hex"],
+  ],
   ftruncate: [
     ["fd", "fd"],
     ["length", "int"],

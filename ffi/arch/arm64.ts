@@ -114,6 +114,7 @@ export const nr = {
   lremovexattr: 15,
   copy_file_range: 285,
   fallocate: 47,
+  sync_file_range: 84,
   sendfile: 71,
   uname: 160,
   personality: 92,

@@ -113,6 +113,7 @@ export const nr = {
   removexattr: 197,
   lremovexattr: 198,
   copy_file_range: 326,
+  sync_file_range: 277,
   fallocate: 285,
   sendfile: 40,
   uname: 63,

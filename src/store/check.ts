@@ -16,7 +16,7 @@ import { PullMemory } from "./pull-memory.ts";
 import { layerFolders, needed, type Snapshotter, snapshotters } from "./snapshotter.ts";
 import { chainsOf, refName, type Store, type StoredImage } from "./store.ts";
 import { workspace } from "./temporary.ts";
-import type { Layer } from "./unpack.ts";
+import type { Layer } from "./unpack-job.ts";
 
 export interface Problem {
   /** "blob", "image" or "layer" */

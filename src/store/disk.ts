@@ -57,6 +57,30 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
   }
 }
 
+const flushEvery = 8 << 20;
+/** sync_file_range(2): begins to write, and does not wait. */
+const SYNC_FILE_RANGE_WRITE = 2;
+
+/** A large file that is written from its beginning to its end: the disk begins long before the fsync that waits for it. */
+export class Flusher {
+  #begun: number;
+
+  constructor(
+    readonly fd: number,
+    from = 0,
+  ) {
+    this.#begun = from;
+  }
+
+  /** @param size bytes that have been written */
+  written(size: number): void {
+    if (size - this.#begun < flushEvery) return;
+    // It is only a hint: a file system that does not know it will write at the end.
+    attempt("sync_file_range", this.fd, this.#begun, size - this.#begun, SYNC_FILE_RANGE_WRITE);
+    this.#begun = size;
+  }
+}
+
 /** Replaces a file by new contents, old or new at every moment. @param temporary a name in the same file system */
 export function replaceFile(path: string, temporary: string, bytes: Uint8Array): void {
   // Locked until it has its name: else somebody who clears up takes it for one that was left.

@@ -2,7 +2,7 @@
 import { type ErrorCode, OciboxError } from "../errors.ts";
 import { Abandoned } from "./pull-memory.ts";
 import { Ring } from "./ring.ts";
-import type { InflateJob, UnpackJob } from "./unpack.ts";
+import { type InflateJob, leavesHashing, type UnpackJob } from "./unpack-job.ts";
 
 declare const OCIBOX_VERSION: string | undefined;
 
@@ -53,7 +53,9 @@ export class Lanes implements Disposable {
    */
   async runSplit(job: UnpackJob): Promise<void> {
     const ring = new Ring();
-    const both = [this.run({ ...job, ring: ring.buffer }), this.run({ ...job, kind: "inflate", ring: ring.buffer })];
+    const files: UnpackJob = { ...job, ring: ring.buffer };
+    const hashes = leavesHashing(files);
+    const both = [this.run(files), this.run({ ...job, kind: "inflate", ring: ring.buffer, hashes })];
     const ends = await Promise.allSettled(both);
     const reasons = ends.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
     // One that was only told to stop knows less, and the digest of the blob says most.

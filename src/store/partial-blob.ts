@@ -11,7 +11,7 @@ import { alloc, readField } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
 import { hexOf } from "../spec/digest.ts";
 import type { Descriptor } from "../spec/image.ts";
-import { renameDurably, streamFile, writeAll } from "./disk.ts";
+import { Flusher, renameDurably, streamFile, writeAll } from "./disk.ts";
 import type { Store } from "./store.ts";
 
 const suffix = ".part";
@@ -25,6 +25,7 @@ export class PartialBlob implements Disposable {
   readonly #target: string;
   readonly #descriptor: Descriptor;
   readonly #file: OwnedFd;
+  #flusher: Flusher;
   #kept = false;
   /** Bytes that are there. */
   size: number;
@@ -41,11 +42,13 @@ export class PartialBlob implements Disposable {
     this.size = readField("statx", stat, "stx_size");
     if (this.size > descriptor.size) this.clear();
     direct.lseek(this.#file.fd, this.size, 0);
+    this.#flusher = new Flusher(this.#file.fd, this.size);
   }
 
   append(bytes: Uint8Array): void {
     writeAll(this.#file.fd, bytes);
     this.size += bytes.byteLength;
+    this.#flusher.written(this.size);
   }
 
   /** Begins anew. */
@@ -53,6 +56,7 @@ export class PartialBlob implements Disposable {
     direct.ftruncate(this.#file.fd, 0);
     direct.lseek(this.#file.fd, 0, 0);
     this.size = 0;
+    this.#flusher = new Flusher(this.#file.fd);
   }
 
   /** Reads all of it. @throws OciboxError DIGEST_MISMATCH */

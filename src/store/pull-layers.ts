@@ -18,7 +18,7 @@ import { Abandoned, PullMemory } from "./pull-memory.ts";
 import type { Snapshotter } from "./snapshotter.ts";
 import type { Store, StoredImage } from "./store.ts";
 import { workspace } from "./temporary.ts";
-import type { Layer } from "./unpack.ts";
+import type { Layer } from "./unpack-job.ts";
 
 const atOnce = 3;
 /** Bytes. */

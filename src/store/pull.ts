@@ -11,7 +11,7 @@ import { storeError } from "./disk.ts";
 import { type LayerOptions, pullLayers } from "./pull-layers.ts";
 import type { Store, StoredImage } from "./store.ts";
 import { reclaim, workspace } from "./temporary.ts";
-import type { Layer } from "./unpack.ts";
+import type { Layer } from "./unpack-job.ts";
 
 export interface PullOptions extends LayerOptions {
   readonly platform?: Platform;

@@ -2,7 +2,8 @@
 import { OciboxError, reason } from "../errors.ts";
 import type { Told } from "./lanes.ts";
 import { Abandoned } from "./pull-memory.ts";
-import { type InflateJob, inflate, type UnpackJob, unpack } from "./unpack.ts";
+import { inflate, unpack } from "./unpack.ts";
+import type { InflateJob, UnpackJob } from "./unpack-job.ts";
 
 declare const self: Worker;
 
@@ -14,9 +15,9 @@ self.onmessage = ({ data }: MessageEvent<UnpackJob | InflateJob>) => {
   try {
     if (data.kind === "inflate") inflate(data);
     else unpack(data, (asleep) => tell({ kind: asleep ? "asleep" : "awake" }));
+    tell({ kind: "done" });
     // What a layer was made with is not needed for the next: the thread keeps less of the machine's memory.
     Bun.gc(true);
-    tell({ kind: "done" });
   } catch (error) {
     if (error instanceof Abandoned) tell({ kind: "abandoned" });
     else if (error instanceof OciboxError)

@@ -13,50 +13,17 @@ import { decompress } from "../layer/decompress.ts";
 import { indexLayer } from "../layer/erofs/index-layer.ts";
 import { mountErofs } from "../layer/erofs/mount.ts";
 import { ByteSource } from "../layer/tar.ts";
-import { type ChainId, type DiffId, type Digest, hexOf } from "../spec/digest.ts";
-import type { Descriptor } from "../spec/image.ts";
-import { openForWriting, storeError, writeAll } from "./disk.ts";
+import { type Digest, hexOf } from "../spec/digest.ts";
+import { Flusher, openForWriting, storeError, writeAll } from "./disk.ts";
 import { Abandoned, PullMemory } from "./pull-memory.ts";
 import { Ring } from "./ring.ts";
-import type { Snapshotter } from "./snapshotter.ts";
+import { type InflateJob, type Layer, leavesHashing, type UnpackJob } from "./unpack-job.ts";
 
 /** A plain layer larger than this and than 500 times its blob is a bomb and nothing else. */
 const bombFrom = 1 << 30;
 const bombRatio = 500;
 const readSize = 1 << 18;
 const directoryFlags = O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC;
-
-export interface Layer {
-  readonly descriptor: Descriptor;
-  readonly diffId: DiffId;
-  readonly chainId: ChainId;
-  /** From the lowest, which is 0. */
-  readonly index: number;
-}
-
-/** Plain data, for it goes from one thread to another. */
-export interface UnpackJob {
-  readonly kind: Snapshotter;
-  /** The one that is unpacked; for a copy all of them, the lowest first. */
-  readonly layers: readonly Layer[];
-  /** Where the blob of each is, or is growing. */
-  readonly blobs: readonly string[];
-  /** A name that nothing has yet, on the store's file system. */
-  readonly place: string;
-  /** The layers below, the lowest first: what is mounted. */
-  readonly lowers: readonly string[];
-  readonly memory: SharedArrayBuffer;
-  /** How many layers the memory is for. */
-  readonly count: number;
-  /** Where another thread puts the plain archive, which has an eye on the blob; without it all is done in this one. */
-  readonly ring?: SharedArrayBuffer;
-}
-
-/** The other thread's part of a job: from the blob to the plain archive. */
-export type InflateJob = Omit<UnpackJob, "kind" | "ring"> & {
-  readonly kind: "inflate";
-  readonly ring: SharedArrayBuffer;
-};
 
 /** A layer's blob as far as it is there, and as it grows. */
 class BlobReader implements Disposable {
@@ -182,8 +149,12 @@ type Lowers = () => readonly string[];
 function toErofs(layer: Layer, place: string, plain: Iterable<Uint8Array>, lowers: Lowers): void {
   using data = openForWriting(`${place}/data`);
   function* kept(): Generator<Uint8Array> {
+    const flusher = new Flusher(data.fd);
+    let size = 0;
     for (const piece of plain) {
       writeAll(data.fd, piece);
+      size += piece.byteLength;
+      flusher.written(size);
       yield piece;
     }
   }
@@ -200,7 +171,7 @@ function unpackOne(job: UnpackJob, memory: PullMemory, root: OwnedFd, lowers: Lo
   const [layer] = job.layers as readonly [Layer];
   const [blob] = job.blobs as readonly [string];
   const work = (archive: Iterable<Uint8Array>): void => {
-    const plain = verified(layer, archive);
+    const plain = leavesHashing(job) ? archive : verified(layer, archive);
     if (job.kind === "erofs") toErofs(layer, job.place, plain, lowers);
     else applyLayer(root.fd, new ByteSource(plain), { lowers });
   };
@@ -267,7 +238,7 @@ export function inflate(job: InflateJob): void {
   const [layer] = job.layers as readonly [Layer];
   try {
     withBlob(layer, job.blobs[0] as string, new PullMemory(job.count, job.memory), (archive) => {
-      for (const piece of archive) ring.put(piece);
+      for (const piece of job.hashes ? verified(layer, archive) : archive) ring.put(piece);
     });
     ring.end();
   } catch (error) {
