@@ -22,7 +22,7 @@ import type { Layer } from "./unpack-job.ts";
 
 const atOnce = 3;
 /** Bytes. */
-const sweepEvery = 32 << 20;
+const sweepEvery = 16 << 20;
 const worthSplitting = 4 << 20;
 
 export interface LayerOptions {

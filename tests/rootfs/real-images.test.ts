@@ -1,6 +1,6 @@
 /**
- * Real images, kept in each of the three ways: one tree, and that is umoci's. The large one takes ten minutes to make, so
- * it is not made here: `OCIBOX_TEST_LARGE=DIR`, as scripts/large-image leaves it, has it looked at too.
+ * Real images, kept in each of the three ways: one tree, and that is umoci's. The large one takes minutes to make, so it
+ * is not made here: `OCIBOX_TEST_LARGE=DIR`, as scripts/large-image leaves it, has it looked at too.
  */
 import { afterAll, beforeAll, expect } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -21,7 +21,10 @@ const large = process.env.OCIBOX_TEST_LARGE;
 const test = testWith(needs);
 const testLarge = testWith({
   ...needs,
-  missing: large === undefined ? "the image takes ten minutes to make; OCIBOX_TEST_LARGE names it" : undefined,
+  missing:
+    large === undefined
+      ? "the image takes minutes to make: scripts/large-image DIR; then OCIBOX_TEST_LARGE=DIR"
+      : undefined,
 });
 let box: Sandbox;
 let before: ReturnType<typeof inventory>;
