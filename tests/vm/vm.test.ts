@@ -50,18 +50,29 @@ const machines: readonly (readonly [title: string, part: string, flags: readonly
   ["an ordinary user with podman and systemd", "user", ["--init", "systemd", "--user", "tester"]],
 ];
 
+interface Ran {
+  readonly out: string;
+  readonly err: string;
+  readonly code: number | null;
+}
+
+async function boot(part: string, flags: readonly string[]): Promise<Ran> {
+  const command = [resolve("tests/vm/run"), ...flags, "--share", share, "--timeout", "400", "--", "/share/suite", part];
+  const child = Bun.spawn(command, { stdio: ["ignore", "pipe", "pipe"] });
+  const [out, err] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  await child.exited;
+  return { out, err, code: child.exitCode };
+}
+
+/** Two emulated processors sometimes trip over the kernel's changing its own text: such a machine is booted once more. */
+const brokeDown = ({ code, err }: Ran): boolean => code !== 0 && err.includes("Kernel panic");
+
 for (const [title, part, flags] of machines)
   test(title, async () => {
-    const child = Bun.spawn(
-      [resolve("tests/vm/run"), ...flags, "--share", share, "--timeout", "400", "--", "/share/suite", part],
-      {
-        stdio: ["ignore", "pipe", "pipe"],
-      },
-    );
-    const [out, err] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-    await child.exited;
+    const first = await boot(part, flags);
+    const { out, err, code } = brokeDown(first) ? await boot(part, flags) : first;
     const lines = out.trim().split("\n");
     const wrong = lines.filter((line) => !line.startsWith("ok ")).join("\n");
-    expect([wrong, child.exitCode, wrong === "all done" ? "" : err]).toEqual(["all done", 0, ""]);
+    expect([wrong, code, wrong === "all done" ? "" : err]).toEqual(["all done", 0, ""]);
     expect(lines.length).toBeGreaterThan(12);
-  }, 420_000);
+  }, 840_000);
