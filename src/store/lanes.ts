@@ -48,7 +48,8 @@ export class Lanes implements Disposable {
   constructor(readonly most = Math.max(1, Math.min(navigator.hardwareConcurrency, 4))) {}
 
   /**
-   * The same with two threads, for the last of an image's layers, where there would be nothing for the other to do.
+   * The same with two threads, for the last of an image's layers, where there would be nothing for the other to do. There
+   * must be two: each waits for the other.
    * @throws what the work throws: OciboxError, Abandoned
    */
   async runSplit(job: UnpackJob): Promise<void> {

@@ -47,8 +47,6 @@ interface PullWork {
 /** One pull's work on its layers. */
 class Puller {
   downloaded = 0;
-  /** Whether no layer is left to be begun. */
-  isLast = (): boolean => false;
   unswept = 0;
   readonly #running = new Map<string, Promise<void>>();
 
@@ -58,7 +56,6 @@ class Puller {
   async all(signalOthers: () => void): Promise<void> {
     const { layers, memory, kind } = this.work;
     let next = 0;
-    this.isLast = () => next >= layers.length;
     let failure: unknown;
     const runner = async (): Promise<void> => {
       while (next < layers.length && failure === undefined) {
@@ -216,7 +213,10 @@ class Puller {
       memory: memory.buffer,
       count: layers.length,
     };
-    return this.isLast() && layer.descriptor.size > worthSplitting ? lanes.runSplit(job) : lanes.run(job);
+    // Two threads for it where there is nothing else to do; then it need not wait for a layer below either, with both.
+    const isLeft = layers.every((each) => each === layer || memory.isDone(each.index));
+    const splits = isLeft && lanes.most > 1 && layer.descriptor.size > worthSplitting;
+    return splits ? lanes.runSplit(job) : lanes.run(job);
   }
 
   place(layer: Layer): string {

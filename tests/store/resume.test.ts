@@ -113,6 +113,19 @@ for (const snapshotter of ["overlay", "erofs", "copy"]) {
   });
 }
 
+test("on one processor, where each thread would wait for the other", async () => {
+  rmSync(root(), { recursive: true, force: true });
+  const words = ["--root", root(), "pull", "-q", "--tls-verify=false", `127.0.0.1:${server.port}/team/app:v1`];
+  const child = Bun.spawn(["taskset", "-c", "0", binary, ...words], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { PATH: process.env.PATH ?? "", OCIBOX_REGISTRIES_CONF: "/nonexistent" },
+    timeout: 20_000,
+  });
+  const err = await child.stderr.text();
+  await child.exited;
+  expect([child.exitCode, err]).toEqual([0, ""]);
+});
+
 test("a registry that knows no ranges", async () => {
   ranges = false;
   try {
