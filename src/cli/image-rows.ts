@@ -2,7 +2,7 @@
 import { OciboxError } from "../errors.ts";
 import { familiar, parseReference } from "../reference/reference.ts";
 import type { Store, StoredImage } from "../store/store.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { ago, goTime, humanSize } from "./output.ts";
 
 export interface ImageRow {
@@ -58,14 +58,14 @@ function madeAt({ config: { created } }: StoredImage): number {
   return Number.isNaN(time) ? Number.NEGATIVE_INFINITY : time;
 }
 
-function createdOf(store: Store, word: string, filter: string): number {
-  const image = store.find(imageWord(word));
+async function createdOf(store: Store, word: string, filter: string): Promise<number> {
+  const image = store.find(await storeWord(store, word));
   if (image === undefined)
     throw new OciboxError("NOT_FOUND", `the filter "${filter}" names the image "${word}", which is not in the store`);
   return madeAt(image);
 }
 
-const filters: Readonly<Record<string, (value: string, store: Store) => Test>> = {
+const filters: Readonly<Record<string, (value: string, store: Store) => Test | Promise<Test>>> = {
   dangling(value) {
     if (!/^(?:true|false|1|0)$/.test(value))
       throw new OciboxError("USAGE", `the filter "dangling" is "${value}", not true or false`);
@@ -91,8 +91,8 @@ const filters: Readonly<Record<string, (value: string, store: Store) => Test>> =
       return Object.hasOwn(labels, key) && (equals < 0 || labels[key] === value.slice(equals + 1));
     };
   },
-  before(value, store) {
-    const created = createdOf(store, value, "before");
+  async before(value, store) {
+    const created = await createdOf(store, value, "before");
     return ({ image }) => madeAt(image) < created;
   },
   since: (value, store) => since(value, store, "since"),
@@ -104,8 +104,8 @@ const filters: Readonly<Record<string, (value: string, store: Store) => Test>> =
   },
 };
 
-function since(value: string, store: Store, filter: string): Test {
-  const created = createdOf(store, value, filter);
+async function since(value: string, store: Store, filter: string): Promise<Test> {
+  const created = await createdOf(store, value, filter);
   return ({ image }) => madeAt(image) > created;
 }
 
@@ -125,8 +125,8 @@ function momentOf(text: string): number {
 }
 
 /** @param among what the command knows @throws OciboxError USAGE for an unknown filter */
-export function readFilters(words: readonly string[], store: Store, among: readonly string[]): Test {
-  const tests = words.map((word) => {
+export async function readFilters(words: readonly string[], store: Store, among: readonly string[]): Promise<Test> {
+  const read = async (word: string) => {
     const equals = word.indexOf("=");
     const key = equals < 0 ? word : word.slice(0, equals);
     const make = among.includes(key) && Object.hasOwn(filters, key) ? filters[key] : undefined;
@@ -135,8 +135,9 @@ export function readFilters(words: readonly string[], store: Store, among: reado
         "USAGE",
         `--filter is "${word}", which is none of ${among.map((each) => `${each}=…`).join(", ")}`,
       );
-    return { key, test: make(word.slice(equals + 1), store) };
-  });
+    return { key, test: await make(word.slice(equals + 1), store) };
+  };
+  const tests = await Promise.all(words.map(read));
   // docker's: of one key any value will do, but labels must all be there; every key must be satisfied.
   const keys = [...new Set(tests.map((each) => each.key))];
   return (kept) =>

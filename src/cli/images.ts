@@ -1,21 +1,25 @@
-import { familiar, parseReference } from "../reference/reference.ts";
+import { bareName, familiar, familiarName, parseReference } from "../reference/reference.ts";
 import { formatOption, printListing } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import { type ImageRow, imageRows, readFilters } from "./image-rows.ts";
+import { namesFor } from "./image-word.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
 
 /** NAME as `images NAME` takes it: a repository, with a tag, or a pattern of either. */
-function nameTest(wanted: string): (row: ImageRow) => boolean {
+async function nameTest(wanted: string): Promise<(row: ImageRow) => boolean> {
   if (/[*?[]/.test(wanted)) {
     const glob = new Bun.Glob(wanted);
     return (row) => glob.match(row.Repository) || glob.match(`${row.Repository}:${row.Tag}`);
   }
-  const only = familiar(parseReference(wanted));
-  const repository = only.slice(0, only.lastIndexOf(":"));
-  const tagged = wanted.lastIndexOf(":") > wanted.lastIndexOf("/");
-  return (row) => (tagged ? `${row.Repository}:${row.Tag}` === only : row.Repository === repository);
+  const tagged = bareName(wanted) !== wanted;
+  // Whatever the name may stand for: a list hides nothing.
+  const usual = parseReference(wanted);
+  const names = [usual, ...(await namesFor(wanted, () => false))].map((each) =>
+    tagged ? familiar(each) : familiarName(each),
+  );
+  return (row) => names.includes(tagged ? `${row.Repository}:${row.Tag}` : row.Repository);
 }
 
 export function command(globals: Globals): Command {
@@ -40,12 +44,12 @@ export function command(globals: Globals): Command {
       },
     },
     words: [0, 1],
-    run(given) {
+    async run(given) {
       const store = openStoreOf(globals);
       const [wanted] = given.words;
-      const named = wanted === undefined ? () => true : nameTest(wanted);
+      const named = wanted === undefined ? () => true : await nameTest(wanted);
       const among = ["dangling", "reference", "label", "before", "since", "after", "until"];
-      const test = readFilters(given.all("filter"), store, among);
+      const test = await readFilters(given.all("filter"), store, among);
       const rows = imageRows(store.list(), { whole: given.flag("no-trunc"), test }).filter(named);
       if (given.flag("quiet")) {
         for (const each of new Set(rows.map((row) => row.ID))) print(each);

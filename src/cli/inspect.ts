@@ -5,7 +5,7 @@ import { familiar, familiarName, isTransport, parseReference, type Reference } f
 import { chainsOf, openStore, type Store, type StoredImage } from "../store/store.ts";
 import { printObjects } from "./format.ts";
 import type { Globals } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { anyImage } from "./load-image.ts";
 import type { Command } from "./options.ts";
 import { tidied } from "./tidied.ts";
@@ -89,7 +89,7 @@ export function command(globals: Globals): Command {
         if (isTransport(word)) return imageShown(store, await anyImage(word, store));
         const container = type === "image" ? undefined : containerShown(root, state, word);
         if (container !== undefined) return container;
-        const image = type === "container" ? undefined : store.find(imageWord(word));
+        const image = type === "container" ? undefined : store.find(await storeWord(store, word));
         if (image !== undefined) return imageShown(store, image);
         const what = type ?? "container or image";
         throw new OciboxError("NOT_FOUND", `there is no ${what} "${word}"`, {

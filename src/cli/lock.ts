@@ -1,12 +1,13 @@
 import { OciboxError } from "../errors.ts";
-import { canonical, familiar, parseReference } from "../reference/reference.ts";
+import { canonical, familiar, parseReference, type Reference } from "../reference/reference.ts";
 import { openRepository } from "../registry/client.ts";
 import { type ImageLock, type LockedImage, lockOf, lockOfStored, readLock, writeLock } from "../store/image-lock.ts";
 import { openStore } from "../store/store.ts";
 import { type Globals, places } from "./globals.ts";
+import { askEach, namesFor } from "./image-word.ts";
 import { interruptible } from "./interruptible.ts";
 import { lockPath, usualLockFile } from "./locked.ts";
-import { findImage } from "./open-store.ts";
+import { findNamed } from "./open-store.ts";
 import type { Command, Given } from "./options.ts";
 import { print } from "./output.ts";
 import { pullOptions } from "./pull.ts";
@@ -16,13 +17,12 @@ const { authfile, "tls-verify": tlsVerify } = pullOptions;
 const atOnce = 4;
 
 /** What a name stands for today. */
-async function ask(name: string, given: Given, globals: Globals, signal: AbortSignal): Promise<LockedImage> {
-  const reference = parseReference(name);
+async function ask(reference: Reference, given: Given, globals: Globals, signal: AbortSignal): Promise<LockedImage> {
   const shown = familiar(reference);
   if (given.flag("offline")) {
     const { root, storeOptions } = places(globals);
     const store = openStore(root, storeOptions);
-    return lockOfStored(store, findImage(store, shown), shown);
+    return lockOfStored(store, findNamed(store, canonical(reference), shown), shown);
   }
   using repository = openRepository(reference, {
     authfile: given.text("authfile"),
@@ -32,29 +32,37 @@ async function ask(name: string, given: Given, globals: Globals, signal: AbortSi
   return lockOf(fetched, shown);
 }
 
+/** A name, and what it may stand for. */
+interface Asked {
+  readonly word: string;
+  readonly references: readonly Reference[];
+}
+
 /** Some at a time, in the order of the names. */
-async function askAll(names: readonly string[], given: Given, globals: Globals): Promise<Map<string, LockedImage>> {
+async function askAll(names: readonly Asked[], given: Given, globals: Globals): Promise<Map<string, LockedImage>> {
   return interruptible("the locking", async (signal) => {
     const found = new Map<string, LockedImage>();
     for (let at = 0; at < names.length; at += atOnce) {
       const some = names.slice(at, at + atOnce);
-      const answers = await Promise.all(some.map((name) => ask(name, given, globals, signal)));
-      some.forEach((name, index) => {
-        found.set(name, answers[index] as LockedImage);
-      });
+      const answers = some.map(({ word, references }) =>
+        askEach(word, references, async (each) => [canonical(each), await ask(each, given, globals, signal)] as const),
+      );
+      for (const [name, locked] of await Promise.all(answers)) found.set(name, locked);
     }
     return found;
   });
 }
 
 /** The names that are asked for: those on the command line, or all that are in the file. */
-function namesOf(words: readonly string[], before: ImageLock | undefined, path: string): string[] {
-  if (words.length > 0) return [...new Set(words.map((word) => canonical(parseReference(word))))];
+async function namesOf(words: readonly string[], before: ImageLock | undefined, path: string): Promise<Asked[]> {
+  const isKnown = (name: string): boolean => before?.has(name) === true;
+  if (words.length > 0)
+    return Promise.all(words.map(async (word) => ({ word, references: await namesFor(word, isKnown) })));
   if (before === undefined)
     throw new OciboxError("NOT_FOUND", `there is no lock file "${path}"`, {
       hint: "name the images that are to be in it: ocibox lock IMAGE…",
     });
-  return [...before.keys()];
+  return [...before.keys()].map((word) => ({ word, references: [parseReference(word)] }));
 }
 
 /** One line an image whose digest is another than in the file. */
@@ -92,7 +100,7 @@ export function command(globals: Globals): Command {
     async run(given) {
       const path = lockPath(given.text("file"));
       const before = readLock(path);
-      const names = namesOf(given.words, before, path);
+      const names = await namesOf(given.words, before, path);
       if (given.flag("remove")) {
         await remove(path, before ?? new Map(), given.words);
         return 0;
@@ -112,8 +120,10 @@ export function command(globals: Globals): Command {
 async function remove(path: string, before: ImageLock, words: readonly string[]): Promise<void> {
   if (words.length === 0) throw new OciboxError("USAGE", "--remove wants the images that are to go");
   const after = new Map(before);
-  for (const word of words)
-    if (!after.delete(canonical(parseReference(word))))
+  for (const word of words) {
+    const names = (await namesFor(word, (name) => after.has(name))).map(canonical);
+    if (!names.some((name) => after.delete(name)))
       throw new OciboxError("NOT_FOUND", `"${word}" is not in the lock file "${path}"`);
+  }
   await writeLock(path, after);
 }

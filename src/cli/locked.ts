@@ -1,11 +1,11 @@
 /** --locked and --offline, for every command that may have to pull. */
 import { OciboxError } from "../errors.ts";
-import { canonical, familiar, parseReference, type Reference } from "../reference/reference.ts";
+import { canonical, parseReference, type Reference } from "../reference/reference.ts";
 import { parsePlatform } from "../spec/platform.ts";
 import { findLocked, type ImageLock, type LockedImage, named, readLock } from "../store/image-lock.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
 import { absolute, type Places } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { namesFor, storeWord } from "./image-word.ts";
 import type { Given } from "./options.ts";
 import type { PullWish } from "./pull-image.ts";
 import { isReady } from "./ready.ts";
@@ -40,7 +40,7 @@ function openLock(file: string | undefined): ImageLock {
 }
 
 function lockedWord(reference: Reference, locked: LockedImage): LockedWord {
-  return { name: canonical(reference), locked, word: familiar({ ...reference, digest: locked.digest }) };
+  return { name: canonical(reference), locked, word: canonical({ ...reference, digest: locked.digest }) };
 }
 
 /**
@@ -48,17 +48,19 @@ function lockedWord(reference: Reference, locked: LockedImage): LockedWord {
  * @param words none: all that are in it
  * @throws OciboxError NOT_FOUND where there is no file, or an image is not in it; INVALID for a file that is none
  */
-export function lockedWords(words: readonly string[], file: string | undefined): LockedWord[] {
+export async function lockedWords(words: readonly string[], file: string | undefined): Promise<LockedWord[]> {
   const lock = openLock(file);
   if (words.length === 0) return [...lock].map(([name, locked]) => lockedWord(parseReference(name), locked));
-  return words.map((word) => {
-    const reference = parseReference(word);
-    const locked = lock.get(canonical(reference));
-    if (locked !== undefined) return lockedWord(reference, locked);
+  const find = async (word: string): Promise<LockedWord> => {
+    for (const reference of await namesFor(word, (name) => lock.has(name))) {
+      const locked = lock.get(canonical(reference));
+      if (locked !== undefined) return lockedWord(reference, locked);
+    }
     throw new OciboxError("NOT_FOUND", `"${word}" is not in the lock file "${lockPath(file)}"`, {
       hint: `add it with: ${howToAdd(word, file)}`,
     });
-  });
+  };
+  return Promise.all(words.map(find));
 }
 
 /** --lock-file says nothing where nothing is locked. */
@@ -79,7 +81,7 @@ export async function fromStore(word: string, at: Places, platform: string | und
   const store = openStore(at.root, at.storeOptions);
   using lock = store.lockShared();
   void lock;
-  const found = store.find(imageWord(word), platform === undefined ? undefined : parsePlatform(platform));
+  const found = store.find(await storeWord(store, word), platform === undefined ? undefined : parsePlatform(platform));
   if (found === undefined || !(await isReady(store, found, true))) throw notHere(word, "--offline");
   return found;
 }

@@ -3,7 +3,7 @@ import { canonical, isTransport, parseReference } from "../reference/reference.t
 import { makeIndex, type Part } from "../store/make-index.ts";
 import type { Store } from "../store/store.ts";
 import { type Globals, needRoot, places } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { importByWord } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command, Given } from "./options.ts";
@@ -16,7 +16,7 @@ const { authfile, "tls-verify": tlsVerify } = pullOptions;
 async function partsOf(word: string, store: Store, given: Given, globals: Globals): Promise<Part[]> {
   const quiet = given.flag("quiet");
   if (isTransport(word)) return [{ word, image: await importByWord(word, store, { quiet }) }];
-  const there = store.findAll(imageWord(word));
+  const there = store.findAll(await storeWord(store, word));
   if (there.length > 0) return there.map((image) => ({ word, image }));
   const { pullSeveral } = await import("./pull-image.ts");
   const wish = { authFile: given.text("authfile"), tlsVerify: given.flag("tls-verify"), quiet };

@@ -8,7 +8,7 @@ import { isManifestType, ociManifest } from "../spec/media-types.ts";
 import { writeAll } from "../store/disk.ts";
 import type { Store } from "../store/store.ts";
 import type { Globals } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { interruptible } from "./interruptible.ts";
 import { findImage, openStoreOf } from "./open-store.ts";
 import type { Command, Given } from "./options.ts";
@@ -30,8 +30,8 @@ function fromStore(store: Store, word: string): Source {
   return {
     // An id is no name.
     reference: /^[0-9a-f]+$/.test(word) || isDigest(word) ? undefined : parseReference(word),
-    top() {
-      const [image = findImage(store, word)] = store.findAll(imageWord(word));
+    async top() {
+      const image = store.findAll(await storeWord(store, word))[0] ?? (await findImage(store, word));
       return read(image.indexDigest ?? image.manifestDescriptor.digest);
     },
     listed: async ({ digest, size }) => (store.hasBlob(digest, size) ? await read(digest) : undefined),
@@ -101,7 +101,7 @@ export function command(globals: Globals): Command {
     async run(given) {
       const [word = ""] = given.words;
       const store = openStoreOf(globals);
-      if (!given.flag("remote") && store.findAll(imageWord(word)).length > 0) {
+      if (!given.flag("remote") && store.findAll(await storeWord(store, word)).length > 0) {
         await show(word, given, fromStore(store, word));
         return 0;
       }

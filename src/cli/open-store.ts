@@ -5,7 +5,7 @@ import type { Platform } from "../spec/image.ts";
 import { showPlatform } from "../spec/platform.ts";
 import { openStore, type Store, type StoredImage } from "../store/store.ts";
 import type { Globals } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { tidied } from "./tidied.ts";
 
 export function openStoreOf(globals: Globals): Store {
@@ -14,13 +14,18 @@ export function openStoreOf(globals: Globals): Store {
 }
 
 /** An image that must be in the store. @throws OciboxError NOT_FOUND */
-export function findImage(store: Store, word: string, platform?: Platform): StoredImage {
+export async function findImage(store: Store, word: string, platform?: Platform): Promise<StoredImage> {
+  return findNamed(store, await storeWord(store, word), word, platform);
+}
+
+/** The same of a name in full. @param word for the error: as it was given */
+export function findNamed(store: Store, meant: string, word: string, platform?: Platform): StoredImage {
   // Whoever may remove images has it that nobody does while this one is read.
   using lock = attempt("geteuid") === 0 ? store.lockShared() : undefined;
   void lock;
-  const image = store.find(imageWord(word), platform);
+  const image = store.find(meant, platform);
   if (image !== undefined) return image;
-  const others = store.findAll(imageWord(word)).map((each) => showPlatform(each.config));
+  const others = store.findAll(meant).map((each) => showPlatform(each.config));
   if (others.length > 0)
     throw new OciboxError("PLATFORM", `the image "${word}" is in the store for ${others.join(", ")} only`, {
       hint: "choose one with --platform, or pull it for another with: ocibox pull --platform",

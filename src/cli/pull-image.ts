@@ -1,11 +1,14 @@
 /** Pulling by name: what `pull` does, and `run` where the image is not in the store. */
-import { canonical, parseReference } from "../reference/reference.ts";
+import { canonical, type Reference } from "../reference/reference.ts";
 import { openRepository } from "../registry/client.ts";
+import type { Repository } from "../registry/repository.ts";
 import { parsePlatform } from "../spec/platform.ts";
+import type { PullEvents } from "../spec/progress.ts";
 import { pullImage } from "../store/pull.ts";
 import { pullPlatforms } from "../store/pull-platforms.ts";
-import { openStore, type StoredImage } from "../store/store.ts";
+import { openStore, type Store, type StoredImage } from "../store/store.ts";
 import type { Places } from "./globals.ts";
+import { askEach, registryNames } from "./image-word.ts";
 import { interruptible } from "./interruptible.ts";
 import { createProgress } from "./progress.ts";
 
@@ -18,52 +21,56 @@ export interface PullWish {
   readonly names?: readonly string[];
 }
 
+interface Pulling {
+  readonly store: Store;
+  readonly repository: Repository;
+  readonly reference: Reference;
+  readonly options: { readonly names: readonly string[]; readonly events: PullEvents; readonly signal: AbortSignal };
+}
+
+/**
+ * What `work` pulls of the first name that a registry has. Ctrl-c and SIGTERM end it cleanly: what was downloaded of
+ * unfinished layers is kept to be gone on with.
+ */
+function pulling<T>(
+  word: string,
+  places: Places,
+  wish: Omit<PullWish, "platform">,
+  work: (pulling: Pulling) => Promise<T>,
+): Promise<T> {
+  return interruptible(`the pull of "${word}"`, async (signal) => {
+    const store = openStore(places.root, places.storeOptions);
+    return await askEach(word, await registryNames(store, word), async (reference) => {
+      using progress = createProgress({ quiet: wish.quiet });
+      using repository = openRepository(reference, { authfile: wish.authFile, insecure: !wish.tlsVerify });
+      const names = wish.names ?? [canonical(reference)];
+      return await work({ store, repository, reference, options: { names, events: progress, signal } });
+    });
+  });
+}
+
 /**
  * Pulls an image for several platforms. What was pulled before one fails stays.
  * @param platforms none: all that there are
  * @throws OciboxError
  */
-export async function pullSeveral(
+export function pullSeveral(
   word: string,
   places: Places,
   wish: Omit<PullWish, "platform">,
   platforms: readonly string[] | undefined,
 ): Promise<StoredImage[]> {
-  const reference = parseReference(word);
-  return interruptible(`the pull of "${word}"`, async (signal) => {
-    using progress = createProgress({ quiet: wish.quiet });
-    using repository = openRepository(reference, { authfile: wish.authFile, insecure: !wish.tlsVerify });
-    return await pullPlatforms(
-      openStore(places.root, places.storeOptions),
-      repository,
-      reference,
-      platforms?.map(parsePlatform),
-      {
-        names: wish.names ?? [canonical(reference)],
-        events: progress,
-        signal,
-      },
-    );
-  });
+  return pulling(word, places, wish, ({ store, repository, reference, options }) =>
+    pullPlatforms(store, repository, reference, platforms?.map(parsePlatform), options),
+  );
 }
 
-/**
- * Pulls an image. Ctrl-c and SIGTERM end it cleanly: what was downloaded of unfinished layers is removed.
- * @throws OciboxError
- */
-export async function pullByName(word: string, places: Places, wish: PullWish): Promise<StoredImage> {
-  const reference = parseReference(word);
-  return interruptible(`the pull of "${word}"`, async (signal) => {
-    using progress = createProgress({ quiet: wish.quiet });
-    using repository = openRepository(reference, {
-      authfile: wish.authFile,
-      insecure: !wish.tlsVerify,
-    });
-    return await pullImage(openStore(places.root, places.storeOptions), repository, reference, {
+/** Pulls an image for one platform. @throws OciboxError */
+export function pullByName(word: string, places: Places, wish: PullWish): Promise<StoredImage> {
+  return pulling(word, places, wish, ({ store, repository, reference, options }) =>
+    pullImage(store, repository, reference, {
+      ...options,
       ...(wish.platform === undefined ? {} : { platform: parsePlatform(wish.platform) }),
-      ...(wish.names === undefined ? {} : { names: wish.names }),
-      events: progress,
-      signal,
-    });
-  });
+    }),
+  );
 }

@@ -57,7 +57,7 @@ async function pulls(given: Given, at: Places): Promise<Pull[]> {
     return found;
   };
   if (given.flag("locked")) {
-    const words = lockedWords(given.words, given.text("lock-file"));
+    const words = await lockedWords(given.words, given.text("lock-file"));
     if (all)
       return words.map(
         ({ word, name }) =>

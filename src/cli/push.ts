@@ -4,7 +4,7 @@ import { Uploads } from "../registry/push.ts";
 import { parsePlatform } from "../spec/platform.ts";
 import { pushImage } from "../store/push.ts";
 import type { Globals } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { interruptible } from "./interruptible.ts";
 import { importByWord } from "./load-image.ts";
 import { findImage, openStoreOf } from "./open-store.ts";
@@ -57,7 +57,8 @@ export function command(globals: Globals): Command {
       const image = isTransport(word)
         ? await importByWord(word, store, { quiet: true, platform: platformText })
         : // Whichever there is leads to the others.
-          ((all ? store.findAll(imageWord(word))[0] : undefined) ?? findImage(store, word, platform));
+          ((all ? store.findAll(await storeWord(store, word))[0] : undefined) ??
+          (await findImage(store, word, platform)));
       const quiet = given.flag("quiet");
       const chunk = given.text("chunk-size");
       if (chunk !== undefined && !/^[1-9]\d{0,4}$/.test(chunk))

@@ -1,6 +1,6 @@
 import { removeImage } from "../store/collect.ts";
 import { type Globals, needRoot } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { print, say } from "./output.ts";
@@ -26,7 +26,8 @@ export function command(globals: Globals): Command {
       let failure: unknown;
       for (const word of given.words) {
         try {
-          for (const line of await removeImage(store, imageWord(word), { force: given.flag("force") })) print(line);
+          for (const line of await removeImage(store, await storeWord(store, word), { force: given.flag("force") }))
+            print(line);
         } catch (error) {
           // One that cannot go does not keep the others.
           if (failure !== undefined) say(oneLine(failure).text);

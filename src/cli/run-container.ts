@@ -9,19 +9,25 @@ import { parseVolume, type Volume } from "../bundle/values.ts";
 import type { RunRequest } from "../container/furnish.ts";
 import { kindOfContainer, runContainer } from "../container/run.ts";
 import { tidy } from "../container/tidy.ts";
-import { OciboxError } from "../errors.ts";
+import { OciboxError, reason } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { imageWord, storeWord } from "./image-word.ts";
 import type { LockedWord } from "./locked.ts";
 import type { Given } from "./options.ts";
-import { isTerminal, print } from "./output.ts";
+import { isTerminal, print, say } from "./output.ts";
 import { isReady } from "./ready.ts";
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
+/** An image, and the name to go by. */
+interface Found {
+  readonly image: ImageChoice;
+  readonly imageName: string;
+}
 
 /** The image from the store, or pulled, as --pull says. */
 async function imageFor(
@@ -29,11 +35,11 @@ async function imageFor(
   given: Given,
   places: Places,
   locked: LockedWord | undefined,
-): Promise<ImageChoice> {
+): Promise<Found> {
   if (isTransport(imageName)) {
     const { importByWord } = await import("./load-image.ts");
     const image = await importByWord(imageName, store, { platform: platformText, quiet: given.flag("quiet") });
-    return { digest: image.manifestDescriptor.digest, load: () => image };
+    return { image: choiceOf(image), imageName };
   }
   const when = given.text("pull");
   const offline = given.flag("offline");
@@ -53,13 +59,20 @@ async function imageFor(
     const forbids = offline ? "--offline" : when === "never" ? "--pull=never" : undefined;
     const { image, pulled } = await ensureLocked(locked, places, { ...wish, forbids, always: when === "always" });
     if (pulled.length > 0) await afterPull(pulled);
-    return image;
+    return { image, imageName };
   }
-  if (when !== "always") {
+  const stored = async (): Promise<Found | undefined> => {
     const platform =
       platformText === undefined ? undefined : (await import("../spec/platform.ts")).parsePlatform(platformText);
-    const found = store.lookUp(imageWord(imageName), platform);
-    if (found !== undefined && (await isReady(store, found.load(), given.flag("quiet")))) return found;
+    const meant = await storeWord(store, imageName);
+    const image = store.lookUp(meant, platform);
+    if (image === undefined || !(await isReady(store, image.load(), wish.quiet))) return undefined;
+    // What a short name has been taken for is what is written down.
+    return { image, imageName: meant === imageWord(imageName) ? imageName : meant };
+  };
+  if (offline || when === "missing" || when === "never") {
+    const found = await stored();
+    if (found !== undefined) return found;
     if (offline) throw (await import("./locked.ts")).notHere(imageName, "--offline");
     if (when === "never")
       throw new OciboxError(
@@ -72,9 +85,26 @@ async function imageFor(
   const { checkOptions } = await import("../bundle/bundle.ts");
   checkOptions(options, facts);
   const { pullByName } = await import("./pull-image.ts");
-  const image = await pullByName(imageName, places, wish);
-  await afterPull([image]);
+  try {
+    const image = await pullByName(imageName, places, wish);
+    await afterPull([image]);
+    const meant = await storeWord(store, imageName);
+    return { image: choiceOf(image), imageName: meant === imageWord(imageName) ? imageName : meant };
+  } catch (error) {
+    const found = when === "newer" && isOutOfReach(error) ? await stored() : undefined;
+    if (found === undefined) throw error;
+    if (!wish.quiet) say(`ocibox: ${reason(error)}; the image in the store is taken`);
+    return found;
+  }
+}
+
+function choiceOf(image: StoredImage): ImageChoice {
   return { digest: image.manifestDescriptor.digest, load: () => image };
+}
+
+/** That a registry does not give an image, whatever the reason; not that something is wrong here. */
+function isOutOfReach(error: unknown): boolean {
+  return error instanceof OciboxError && ["NETWORK", "REGISTRY", "NOT_FOUND", "DENIED"].includes(error.code);
 }
 
 /** What the lock file has for the image, where that counts. */
@@ -87,7 +117,7 @@ async function lockedWord(given: Given): Promise<LockedWord | undefined> {
     throw new OciboxError("USAGE", `"${word}" is no image of a registry's, and cannot be locked`, {
       hint: "leave --locked out",
     });
-  return lockedWords([word], given.text("lock-file"))[0];
+  return (await lockedWords([word], given.text("lock-file")))[0];
 }
 
 function volumes(given: Given): Volume[] {
@@ -158,8 +188,9 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   const name = given.text("name");
   if (name !== undefined && !namePattern.test(name))
     throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
-  if (given.flag("offline") && given.text("pull") === "always")
-    throw new OciboxError("USAGE", "--offline and --pull=always cannot both be had");
+  const when = given.text("pull");
+  const asks = when === "always" || when === "newer";
+  if (given.flag("offline") && asks) throw new OciboxError("USAGE", `--offline and --pull=${when} cannot both be had`);
   const locked = await lockedWord(given);
   const options = runOptions(given);
   const store = openStore(places.root, places.storeOptions);
@@ -183,8 +214,9 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   };
   const { name: kind, kept } = kindOfContainer(request);
   // Awaited here: a promise that is only returned outlives the lock.
-  if (kept !== undefined && given.text("pull") !== "always") return await runContainer(request, kept, kind);
-  const image = await imageFor(request, given, places, locked);
+  if (kept !== undefined && !asks) return await runContainer(request, kept, kind);
+  const { image, imageName } = await imageFor(request, given, places, locked);
   // A pull has changed the index, and with it the name.
-  return await runContainer(request, image, kindOfContainer(request).name);
+  const settled = { ...request, imageName };
+  return await runContainer(settled, image, kindOfContainer(settled).name);
 }

@@ -81,9 +81,10 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
         },
         pull: {
           type: "enum",
-          options: ["missing", "always", "never"],
+          options: ["missing", "always", "newer", "never"],
           default: "missing",
-          description: "When to pull",
+          description:
+            "When to pull; newer: always, but the image in the store will do where the registry does not give one",
         },
         ...pullOptions,
         ...lockOptions,

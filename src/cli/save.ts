@@ -3,7 +3,7 @@ import { isTransport } from "../reference/reference.ts";
 import { parsePlatform } from "../spec/platform.ts";
 import { type SaveFormat, type SaveItem, saveImages } from "../store/save.ts";
 import { absolute, type Globals } from "./globals.ts";
-import { imageWord } from "./image-word.ts";
+import { storeWord } from "./image-word.ts";
 import { anyImage } from "./load-image.ts";
 import { findImage, openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -44,8 +44,8 @@ export function command(globals: Globals): Command {
           items.push({ image: await anyImage(word, store), name: undefined, alone: true });
           continue;
         }
-        const image = findImage(store, word, platform);
-        const name = imageWord(word);
+        const image = await findImage(store, word, platform);
+        const name = await storeWord(store, word);
         items.push({ image, name: image.names.includes(name) ? name : undefined, alone: platform !== undefined });
       }
       const path = output === undefined || output === "-" ? undefined : absolute(output, "the output");

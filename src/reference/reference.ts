@@ -1,6 +1,6 @@
 /**
  * Image names. The grammar is distribution's (reference/reference.go), the short forms are Docker's: "alpine" means
- * docker.io/library/alpine:latest. A bare name never asks which registry is meant.
+ * docker.io/library/alpine:latest. What else a machine's configuration lets them mean: registry/short-names.ts.
  */
 import { OciboxError } from "../errors.ts";
 import { type Digest, isDigest } from "../spec/digest.ts";
@@ -65,6 +65,19 @@ function splitRegistry(name: string): { host: string | undefined; path: string }
   const first = name.slice(0, slash);
   const isHost = first.includes(".") || first.includes(":") || first === "localhost";
   return isHost ? { host: first, path: name.slice(slash + 1) } : { host: undefined, path: name };
+}
+
+/** Whether a name leaves the registry out: "alpine", "team/app:1". */
+export function isShortName(text: string): boolean {
+  return splitRegistry(text).host === undefined;
+}
+
+/** The name alone: what stands before tag and digest. */
+export function bareName(text: string): string {
+  const at = text.indexOf("@");
+  const name = at < 0 ? text : text.slice(0, at);
+  const colon = name.lastIndexOf(":");
+  return colon > name.lastIndexOf("/") ? name.slice(0, colon) : name;
 }
 
 /**

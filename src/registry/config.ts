@@ -39,7 +39,7 @@ export interface ConfigOptions {
 const defaultCertsDirs = ["/etc/containers/certs.d", "/etc/docker/certs.d", "/etc/containerd/certs.d"] as const;
 
 /** The files of containers-registries.conf(5), the main one first; later ones override it by prefix. */
-function registriesFiles(env: Environment): string[] {
+export function registriesFiles(env: Environment): string[] {
   const own = env.OCIBOX_REGISTRIES_CONF;
   if (own !== undefined && own !== "") return [own];
   const home = env.HOME;
