@@ -72,7 +72,7 @@ class DistributionRepository implements Repository {
     const env = this.options.env ?? process.env;
     const config: ConfigOptions = { env, certsDirs: this.options.certsDirs, insecure: this.options.insecure };
     const timing = { ...defaultTiming, ...this.options.timing };
-    const endpoints = await endpointsFor(this.reference, config);
+    const endpoints = endpointsFor(this.reference, config);
     const credentials = (endpoint: Endpoint) =>
       findCredentials(endpoint.host, endpoint.repository, { authfile: this.options.authfile, env });
     return endpoints.map((endpoint) => new Server(endpoint, { doing: this.#doing, config, timing, credentials }));

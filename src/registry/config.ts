@@ -4,7 +4,7 @@
  */
 import { OciboxError } from "../errors.ts";
 import { dockerHub, type Reference } from "../reference/reference.ts";
-import { type Environment, isTable, namesIn, readConfig, readToml, type Table } from "./files.ts";
+import { type Environment, isTable, namesEnding, readConfig, readToml, type Table } from "./files.ts";
 import { isLoopback } from "./hosts.ts";
 import type { TlsSettings } from "./http.ts";
 
@@ -45,7 +45,7 @@ export function registriesFiles(env: Environment): string[] {
   const home = env.HOME;
   const configHome = env.XDG_CONFIG_HOME ?? (home === undefined ? undefined : `${home}/.config`);
   const users = configHome === undefined ? undefined : `${configHome}/containers`;
-  const drops = (folder: string) => namesIn(folder, "*.conf").map((name) => `${folder}/${name}`);
+  const drops = (folder: string) => namesEnding(folder, ".conf").map((name) => `${folder}/${name}`);
   const named = env.CONTAINERS_REGISTRIES_CONF;
   const mains = named
     ? [named]
@@ -110,10 +110,10 @@ function covers(prefix: string, name: string): number {
   return name.length === prefix.length || "/:@".includes(name[prefix.length] as string) ? prefix.length : -1;
 }
 
-async function registryTableFor(name: string, env: Environment): Promise<[RegistryTable, covered: number] | undefined> {
+function registryTableFor(name: string, env: Environment): [RegistryTable, covered: number] | undefined {
   const byPrefix = new Map<string, RegistryTable>();
   for (const file of registriesFiles(env)) {
-    const toml = await readToml(file);
+    const toml = readToml(file);
     if (toml !== undefined) for (const table of registryTables(file, toml)) byPrefix.set(table.prefix, table);
   }
   let best: [RegistryTable, number] | undefined;
@@ -163,16 +163,16 @@ function hostFolders(dirs: readonly string[], host: string): string[] {
 /**
  * Authorities and client certificates for a host: *.crt are authorities, X.cert goes with X.key (containers-certs.d(5)).
  */
-export async function certificatesFor(host: string, options: ConfigOptions): Promise<TlsSettings> {
+export function certificatesFor(host: string, options: ConfigOptions): TlsSettings {
   const ca: string[] = [];
   let client: { cert: string; key: string } | undefined;
   for (const folder of hostFolders(options.certsDirs ?? defaultCertsDirs, host)) {
-    for (const name of namesIn(folder, "*.{crt,cert}")) {
-      const pem = await readConfig(`${folder}/${name}`);
+    for (const name of namesEnding(folder, ".crt", ".cert")) {
+      const pem = readConfig(`${folder}/${name}`);
       if (pem === undefined) continue;
       if (name.endsWith(".crt")) ca.push(pem);
       else {
-        const key = await readConfig(`${folder}/${name.slice(0, -"cert".length)}key`);
+        const key = readConfig(`${folder}/${name.slice(0, -"cert".length)}key`);
         if (key !== undefined) client ??= { cert: pem, key };
       }
     }
@@ -180,9 +180,9 @@ export async function certificatesFor(host: string, options: ConfigOptions): Pro
   return { ...(ca.length === 0 ? {} : { ca }), ...client };
 }
 
-async function pems(folder: string, value: unknown): Promise<string[]> {
+function pems(folder: string, value: unknown): string[] {
   const names = (Array.isArray(value) ? value.flat() : [value]).filter((name) => typeof name === "string");
-  const read = await Promise.all(names.map((name) => readConfig(name.startsWith("/") ? name : `${folder}/${name}`)));
+  const read = names.map((name) => readConfig(name.startsWith("/") ? name : `${folder}/${name}`));
   return read.filter((pem) => pem !== undefined);
 }
 
@@ -197,13 +197,7 @@ function stringHeaders(value: unknown): Record<string, string> {
 }
 
 /** One [host."URL"] table, or the file's top level for the server itself. containerd, docs/hosts.md. */
-async function hostsEndpoint(
-  folder: string,
-  url: string,
-  table: Table,
-  upstream: Endpoint,
-  mirror: boolean,
-): Promise<Endpoint> {
+function hostsEndpoint(folder: string, url: string, table: Table, upstream: Endpoint, mirror: boolean): Endpoint {
   let parsed: URL;
   try {
     parsed = new URL(/^[a-z]+:\/\//.test(url) ? url : `https://${url}`);
@@ -215,8 +209,8 @@ async function hostsEndpoint(
       "INVALID",
       `"${folder}/hosts.toml" names ${JSON.stringify(url)}, which is neither https nor http`,
     );
-  const ca = await pems(folder, table.ca);
-  const [cert, key] = await pems(folder, table.client);
+  const ca = pems(folder, table.ca);
+  const [cert, key] = pems(folder, table.client);
   const path = parsed.pathname.replace(/\/+$/, "");
   const skipVerify = table.skip_verify === true;
   return {
@@ -238,10 +232,10 @@ async function hostsEndpoint(
 }
 
 /** containerd's hosts.toml for the upstream: its hosts in their order, then the server itself. */
-async function fromHostsToml(upstream: Endpoint, options: ConfigOptions): Promise<Endpoint[] | undefined> {
+function fromHostsToml(upstream: Endpoint, options: ConfigOptions): Endpoint[] | undefined {
   const dirs = options.certsDirs ?? defaultCertsDirs;
   for (const folder of [...hostFolders(dirs, upstream.host), ...dirs.map((dir) => `${dir}/_default`)]) {
-    const toml = await readToml(`${folder}/hosts.toml`);
+    const toml = readToml(`${folder}/hosts.toml`);
     if (toml === undefined) continue;
     const endpoints: Endpoint[] = [];
     const hosts = isTable(toml.host) ? toml.host : {};
@@ -249,7 +243,7 @@ async function fromHostsToml(upstream: Endpoint, options: ConfigOptions): Promis
       if (!isTable(table)) continue;
       const can = table.capabilities;
       if (Array.isArray(can) && !can.includes("pull")) continue;
-      endpoints.push(await hostsEndpoint(folder, url, table, upstream, true));
+      endpoints.push(hostsEndpoint(folder, url, table, upstream, true));
     }
     const server = text(toml, "server");
     const named = server === undefined || folder.endsWith("/_default") ? undefined : server;
@@ -257,7 +251,7 @@ async function fromHostsToml(upstream: Endpoint, options: ConfigOptions): Promis
     const itself =
       named === undefined || bare === upstream.address || bare === upstream.host
         ? { ...upstream, ...(named?.startsWith("http://") ? { scheme: "http" as const, plainAllowed: true } : {}) }
-        : await hostsEndpoint(folder, named, toml, upstream, false);
+        : hostsEndpoint(folder, named, toml, upstream, false);
     return [...endpoints, itself];
   }
   return undefined;
@@ -267,13 +261,13 @@ async function fromHostsToml(upstream: Endpoint, options: ConfigOptions): Promis
  * The servers to ask for an image, in order: mirrors, then the upstream.
  * @throws OciboxError DENIED where the registry is blocked, INVALID for a configuration that cannot be read
  */
-export async function endpointsFor(reference: Reference, options: ConfigOptions): Promise<Endpoint[]> {
+export function endpointsFor(reference: Reference, options: ConfigOptions): Endpoint[] {
   const name = `${reference.registry}/${reference.repository}`;
   const lax = options.insecure === true;
-  const found = await registryTableFor(name, options.env);
+  const found = registryTableFor(name, options.env);
   if (found === undefined) {
     const upstream = plainEndpoint(reference.registry, reference.repository, lax, false);
-    return (await fromHostsToml(upstream, options)) ?? [upstream];
+    return fromHostsToml(upstream, options) ?? [upstream];
   }
   const [table, covered] = found;
   if (table.blocked)
@@ -288,6 +282,6 @@ export async function endpointsFor(reference: Reference, options: ConfigOptions)
   const upstream = at(table.location, table.insecure || lax, false);
   return [
     ...mirrors.map((mirror) => at(mirror.location, mirror.insecure, true)),
-    ...((await fromHostsToml(upstream, options)) ?? [upstream]),
+    ...(fromHostsToml(upstream, options) ?? [upstream]),
   ];
 }

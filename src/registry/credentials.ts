@@ -169,7 +169,7 @@ export async function findCredentials(
 ): Promise<CredentialsFound> {
   const problems: string[] = [];
   for (const path of credentialFiles(options)) {
-    const file = await readJson(path);
+    const file = readJson(path);
     if (file === undefined) {
       if (path === options.authfile && !(await Bun.file(path).exists()))
         throw new OciboxError("NOT_FOUND", `cannot read the credentials in "${path}": there is no such file`);

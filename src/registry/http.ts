@@ -46,7 +46,7 @@ export interface Policy {
   readonly plainAllowed: (url: URL) => boolean;
   /** A redirect may lead from https to plain HTTP: the registry is configured insecure. */
   readonly downgradeAllowed: boolean;
-  readonly tlsFor: (url: URL) => Promise<TlsSettings>;
+  readonly tlsFor: (url: URL) => TlsSettings;
   readonly timing: Timing;
 }
 
@@ -172,7 +172,7 @@ async function once(url: URL, send: Send, headers: Record<string, string>, polic
   const controller = new AbortController();
   const patience = send.patience ?? policy.timing.idle;
   const slow = setTimeout(() => controller.abort(new StallError("the server does not answer")), patience);
-  const tls = url.protocol === "https:" ? await policy.tlsFor(url) : {};
+  const tls = url.protocol === "https:" ? policy.tlsFor(url) : {};
   try {
     const response = await fetchOf(url)(url.href, {
       method: send.method ?? "GET",
@@ -271,6 +271,11 @@ export function isTransient(error: unknown): boolean {
   return /^(?:ECONNRESET|EPIPE|ETIMEDOUT|ECONNABORTED|EAI_AGAIN|UND_ERR_SOCKET|ConnectionClosed|ERR_STREAM_PREMATURE_CLOSE)$/.test(
     errorCode(error),
   );
+}
+
+/** Nobody is there, or says nothing. */
+export function isUnanswered(error: unknown): boolean {
+  return error instanceof StallError || errorCode(error) === "ECONNREFUSED";
 }
 
 function clockHint(error: Error): string | undefined {

@@ -32,7 +32,7 @@ export async function tryLogin(registry: string, login: Login, options: Reposito
   const env = options.env ?? process.env;
   const doing = `cannot log in to ${JSON.stringify(registry)}`;
   const config = { env, certsDirs: options.certsDirs, insecure: options.insecure };
-  const endpoint = (await endpointsFor(parseReference(`${registry}/login`), config)).at(-1);
+  const endpoint = endpointsFor(parseReference(`${registry}/login`), config).at(-1);
   if (endpoint === undefined) throw new OciboxError("REGISTRY", `${doing}: no server is configured for it`);
   const credentials = { credentials: { kind: "password", ...login } as const, problems: [] };
   const server = new Server(endpoint, {
@@ -97,7 +97,7 @@ interface Place {
 /** @returns where it was written: a file, or a helper */
 export async function storeLogin(registry: string, login: Login, place: Place): Promise<string> {
   const path = fileFor(place);
-  const file = (await readJson(path)) ?? {};
+  const file = readJson(path) ?? {};
   const program = helperFor(file, registry);
   if (program !== undefined) {
     const server = registry === dockerHub ? dockerHubKey : registry;
@@ -118,7 +118,7 @@ export async function removeLogin(registry: string | undefined, place: Place): P
   // The one that was named, or all that are looked in.
   const files = place.authfile === undefined ? credentialFiles(place) : [place.authfile];
   for (const path of files) {
-    const file = await readJson(path);
+    const file = readJson(path);
     if (file === undefined) continue;
     const program = registry === undefined ? undefined : helperFor(file, registry);
     if (program !== undefined && registry !== undefined) {

@@ -58,7 +58,7 @@ export class Uploads implements Disposable {
     const { options, reference } = this;
     const env = options.env ?? process.env;
     const config: ConfigOptions = { env, certsDirs: options.certsDirs, insecure: options.insecure };
-    const endpoint = (await endpointsFor(reference, config)).at(-1);
+    const endpoint = endpointsFor(reference, config).at(-1);
     if (endpoint === undefined) throw new OciboxError("REGISTRY", `${this.#doing}: no server is configured for it`);
     return new Server(endpoint, {
       doing: this.#doing,

@@ -37,7 +37,7 @@ const tagName = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 async function openServer(reference: Reference, doing: string, scope: string, options: SearchOptions): Promise<Server> {
   const env = options.env ?? process.env;
   const config: ConfigOptions = { env, certsDirs: options.certsDirs, insecure: options.insecure };
-  const endpoint = (await endpointsFor(reference, config)).at(-1);
+  const endpoint = endpointsFor(reference, config).at(-1);
   if (endpoint === undefined) throw new OciboxError("REGISTRY", `${doing}: no server is configured for it`);
   return new Server(endpoint, {
     doing,

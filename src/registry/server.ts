@@ -9,6 +9,7 @@ import {
   type Exchange,
   isCertificateError,
   isTransient,
+  isUnanswered,
   networkFailure,
   type Policy,
   pause,
@@ -69,7 +70,7 @@ export async function readError(exchange: Exchange): Promise<RegistryError> {
 
 export class Server {
   readonly #policy: Policy;
-  readonly #certificates = new Map<string, Promise<TlsSettings>>();
+  readonly #certificates = new Map<string, TlsSettings>();
   #base: Promise<URL> | undefined;
   #auth: Authenticator | undefined;
   #credentials: Promise<CredentialsFound> | undefined;
@@ -93,18 +94,19 @@ export class Server {
   }
 
   /** Certificates of the configured host go with the endpoint's own settings, those of other hosts are their own. */
-  async #tlsFor(url: URL): Promise<TlsSettings> {
+  #tlsFor(url: URL): TlsSettings {
     const { endpoint } = this;
     const own = url.host === new URL(`https://${endpoint.address}`).host;
     const host = own ? endpoint.host : url.host;
     const found = this.#certificates.get(host) ?? certificatesFor(host, this.options.config);
     this.#certificates.set(host, found);
     const same = hostnameOf(url.host) === hostnameOf(endpoint.address);
-    return same ? { ...(await found), ...endpoint.tls } : found;
+    return same ? { ...found, ...endpoint.tls } : found;
   }
 
   /**
-   * Where the registry's API begins. Of a host that may use plain HTTP it is found out by asking for TLS first.
+   * Where the registry's API begins. Of a host that may use plain HTTP it is found out by asking for TLS first; on this
+   * machine itself, where nobody listens on the way, by the first request: `#plainly`.
    * @throws what fetch throws
    */
   base(signal: AbortSignal | undefined): Promise<URL> {
@@ -133,6 +135,35 @@ export class Server {
     }
   }
 
+  /**
+   * A first request to a registry on this machine, over plain HTTP and with nothing secret: an attempt at TLS would cost
+   * more than all the rest of a small pull.
+   * @returns undefined where it may speak TLS, and is asked again
+   */
+  async #plainly(request: ServerRequest): Promise<Exchange | undefined> {
+    const { endpoint } = this;
+    const { path, method = "GET", signal } = request;
+    if (this.#base !== undefined || endpoint.scheme !== undefined || !isLoopback(endpoint.address)) return undefined;
+    if (typeof path !== "string" || (method !== "GET" && method !== "HEAD")) return undefined;
+    const base = new URL(`http://${endpoint.address}`);
+    try {
+      const url = new URL(`${endpoint.prefix}/${endpoint.repository}/${path}`, base);
+      const exchange = await send(url, { method, headers: { ...request.headers }, signal }, this.#policy);
+      // 400 is what a server for TLS says to this; others lead to it.
+      const led = exchange.url.protocol === "https:" && hostnameOf(exchange.url.host) === hostnameOf(base.host);
+      if (exchange.status !== 400 && !led) {
+        this.#base ??= Promise.resolve(base);
+        return exchange;
+      }
+      exchange.cancel();
+    } catch (error) {
+      signal?.throwIfAborted();
+      // A server for TLS may also hang up, or answer with what is no HTTP.
+      if (error instanceof UnsafeUrlError || isUnanswered(error)) throw error;
+    }
+    return undefined;
+  }
+
   async #authenticator(signal: AbortSignal | undefined): Promise<Authenticator> {
     // Before the assignment: requests that start together must share one, and with it one token.
     const base = await this.base(signal);
@@ -150,6 +181,7 @@ export class Server {
   /** One request, and once more with fresh authorization where the first answer is 401. */
   async #authorized(request: ServerRequest): Promise<Exchange> {
     const { endpoint } = this;
+    const plain = await this.#plainly(request);
     const base = await this.base(request.signal);
     const auth = await this.#authenticator(request.signal);
     const url =
@@ -176,8 +208,8 @@ export class Server {
         },
         this.#policy,
       );
-    const used = auth.header;
-    const first = await ask(used);
+    const used = plain === undefined ? auth.header : undefined;
+    const first = plain ?? (await ask(used));
     // A 401 from where a redirect led is not the registry's own: what it asks for is not given.
     if (first.status !== 401 || first.url.origin !== url.origin) return first;
     const challenges = parseChallenges(first.header("www-authenticate") ?? "");

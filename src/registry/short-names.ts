@@ -35,14 +35,14 @@ function stringsAt(toml: Table, key: string, file: string): readonly string[] | 
   );
 }
 
-async function readShortNames(env: Environment): Promise<ShortNames> {
+function readShortNames(env: Environment): ShortNames {
   const aliases = new Map<string, { name: string; file: string }>();
   let search: readonly string[] = [];
   let from = "";
   let mode: unknown = "";
   const recorded = recordedFile(env);
   for (const file of [...registriesFiles(env), ...(recorded === undefined ? [] : [recorded])]) {
-    const toml = await readToml(file);
+    const toml = readToml(file);
     if (toml === undefined) continue;
     for (const [short, name] of isTable(toml.aliases) ? Object.entries(toml.aliases) : []) {
       if (typeof name !== "string")
@@ -76,11 +76,11 @@ function named(name: string, { tag, digest }: Reference, file: string): Referenc
  * search registries are configured and Docker Hub is none of them: then it is theirs, in their order.
  * @throws OciboxError NAME_INVALID; INVALID for a configuration that cannot be used, and where it wants a choice made
  */
-export async function longNames(word: string, env: Environment): Promise<readonly [Reference, ...Reference[]]> {
+export function longNames(word: string, env: Environment): readonly [Reference, ...Reference[]] {
   const usual = parseReference(word);
   if (!isShortName(word)) return [usual];
   const bare = bareName(word);
-  const { aliases, search, file, enforcing } = await readShortNames(env);
+  const { aliases, search, file, enforcing } = readShortNames(env);
   const alias = aliases.get(bare);
   // An empty one takes an earlier one back.
   if (alias !== undefined && alias.name !== "") return [named(alias.name, usual, alias.file)];

@@ -1,15 +1,15 @@
 /** Pulling: what a registry has into the store. An image gets its name when all of it is there, and not before. */
 import { OciboxError } from "../errors.ts";
 import { canonical, type Reference } from "../reference/reference.ts";
-import type { Repository } from "../registry/repository.ts";
+import type { FetchedManifest, Repository } from "../registry/repository.ts";
 import { type ChainId, chainIds, type DiffId, type Digest } from "../spec/digest.ts";
 import type { Descriptor, Platform } from "../spec/image.ts";
-import { decodeImageConfig, decodeManifestOrIndex } from "../spec/image-decode.ts";
+import { decodeImageConfig, decodeIndex, decodeManifestOrIndex, manifestLimit } from "../spec/image-decode.ts";
 import { hostPlatform, platformMatches, selectPlatform, showPlatform } from "../spec/platform.ts";
 import { alone } from "./alone.ts";
 import { storeError } from "./disk.ts";
 import { type LayerOptions, pullLayers } from "./pull-layers.ts";
-import type { Store, StoredImage } from "./store.ts";
+import { chainsOf, refName, type Store, type StoredImage } from "./store.ts";
 import { reclaim, workspace } from "./temporary.ts";
 import type { Layer } from "./unpack-job.ts";
 
@@ -29,18 +29,17 @@ interface Resolved {
   readonly manifest: { readonly config: Descriptor; readonly layers: readonly Descriptor[] };
 }
 
-/** The platform's manifest, through an index where there is one. */
+/** The platform's manifest, through an index where there is one. @param first what the registry has by the name */
 async function resolve(
   repository: Repository,
-  reference: Reference,
+  first: FetchedManifest,
   platform: Platform,
   options: PullOptions,
 ): Promise<Resolved> {
-  let what: string = reference.digest ?? reference.tag ?? "latest";
+  let fetched = first;
   let indexBytes: Uint8Array | undefined;
   let chosen: Platform | undefined;
   for (let depth = 0; depth <= mostNesting; depth++) {
-    const fetched = await repository.manifest(what, { signal: options.signal });
     const decoded = decodeManifestOrIndex(fetched.bytes, fetched.mediaType, {
       what: `the manifest of "${repository.name}"`,
     });
@@ -56,7 +55,7 @@ async function resolve(
     indexBytes ??= fetched.bytes;
     const entry = selectPlatform(decoded.index, platform, `"${repository.name}"`);
     chosen = entry.platform;
-    what = entry.digest;
+    if (depth < mostNesting) fetched = await repository.manifest(entry.digest, { signal: options.signal });
   }
   throw new OciboxError("INVALID", `the index of "${repository.name}" leads from index to index`);
 }
@@ -70,6 +69,46 @@ export async function whole(stream: AsyncIterable<Uint8Array>, most: number, wha
     parts.push(chunk);
   }
   return Buffer.concat(parts);
+}
+
+/**
+ * The image, where all of it is in the store by these names, and is what the registry has: most pulls find that. What
+ * was decoded with all care when it came is only read again.
+ */
+function unchanged(
+  store: Store,
+  names: readonly string[],
+  { digest, mediaType }: FetchedManifest,
+  platform: Platform,
+): StoredImage | undefined {
+  const [name] = names;
+  if (name === undefined) return undefined;
+  const image = store.find(name, platform);
+  if (image === undefined) return undefined;
+  // Named here, and not in an additional store alone.
+  const own = store.readIndex().manifests.filter((each) => each.digest === image.manifestDescriptor.digest);
+  if (!names.every((each) => own.some(({ annotations }) => annotations?.[refName] === each))) return undefined;
+  const { manifestDescriptor, indexDigest, manifest } = image;
+  if (digest !== (indexDigest ?? manifestDescriptor.digest)) return undefined;
+  if (indexDigest !== undefined) {
+    const index = decodeIndex(store.readBlob(indexDigest, manifestLimit), mediaType, { trusted: true });
+    if (selectPlatform(index, platform, `"${name}"`).digest !== manifestDescriptor.digest) return undefined;
+  }
+  const blobs = [manifest.config, ...manifest.layers];
+  if (!blobs.every((each) => store.hasBlob(each.digest, each.size))) return undefined;
+  if (store.unpackedAs(chainsOf(image)) === undefined) return undefined;
+  store.touch(manifestDescriptor.digest);
+  return image;
+}
+
+/** Undefined where the store has lost a part of it: it is fetched again. */
+function unlessLost<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (error instanceof OciboxError && (error.code === "STORE" || error.code === "INVALID")) return undefined;
+    throw error;
+  }
 }
 
 /**
@@ -105,9 +144,23 @@ async function pullLocked(
 ): Promise<StoredImage> {
   using owned = new DisposableStack();
   owned.use(store.lockShared());
-  const temporary = workspace(store, owned);
   const platform = options.platform ?? hostPlatform();
-  const resolved = await resolve(repository, reference, platform, options);
+  const names = options.names ?? [canonical(reference)];
+  const what = reference.digest ?? reference.tag ?? "latest";
+  const fetched = await repository.manifest(what, { signal: options.signal });
+  const same = unlessLost(() => unchanged(store, names, fetched, platform));
+  if (same !== undefined) {
+    const { events } = options;
+    const name = names[0] ?? canonical(reference);
+    const layers = same.layers.map(({ descriptor }) => descriptor);
+    const { digest } = same.manifestDescriptor;
+    events.resolved(name, digest, layers);
+    for (const layer of layers) events.layerState(layer.digest, "exists");
+    events.done({ name, digest, downloaded: 0, elapsed: performance.now() - started });
+    return same;
+  }
+  const temporary = workspace(store, owned);
+  const resolved = await resolve(repository, fetched, platform, options);
   const { manifest } = resolved;
   const { digest: configDigest, size: configSize } = manifest.config;
   // It is kept at once, so that others who wait for it find it; what nothing names is collected.
@@ -146,7 +199,7 @@ async function pullLocked(
       index,
     }),
   );
-  const name = options.names?.[0] ?? canonical(reference);
+  const name = names[0] ?? canonical(reference);
   const digest: Digest = resolved.descriptor.digest;
   options.events.resolved(
     name,
@@ -156,7 +209,7 @@ async function pullLocked(
   const downloaded = await pullLayers(store, repository, options, temporary, layers);
   store.putBlob(resolved.bytes);
   const indexDigest = resolved.indexBytes === undefined ? undefined : store.putBlob(resolved.indexBytes);
-  const load = store.tag(options.names ?? [name], { ...resolved.descriptor, platform: described }, indexDigest);
+  const load = store.tag(names, { ...resolved.descriptor, platform: described }, indexDigest);
   options.events.done({ name, digest, downloaded, elapsed: performance.now() - started });
   return load();
 }

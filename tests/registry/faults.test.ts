@@ -446,6 +446,81 @@ describe("redirects and secrets (2020-15157)", () => {
   });
 });
 
+describe("a registry for TLS on this machine", () => {
+  /** In front of a server for TLS: what comes in plain is answered here, and kept. */
+  function front(behind: Fake, answer: string | undefined): { host: string; plain: string[] } {
+    const plain: string[] = [];
+    const listener = Bun.listen<{ other?: Bun.Socket<unknown> }>({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        open(socket) {
+          socket.data = {};
+        },
+        async data(socket, bytes) {
+          const chunk = Buffer.from(bytes);
+          if (socket.data.other === undefined && chunk[0] !== 22) {
+            plain.push(chunk.toString());
+            if (answer === undefined) socket.terminate();
+            else socket.end(answer.replace("HERE", `127.0.0.1:${listener.port}`));
+            return;
+          }
+          socket.pause();
+          socket.data.other ??= await Bun.connect({
+            hostname: "127.0.0.1",
+            port: behind.port,
+            socket: {
+              data: (_, back) => void socket.write(back),
+              close: () => void socket.end(),
+            },
+          });
+          socket.data.other.write(chunk);
+          socket.resume();
+        },
+        close: (socket) => void socket.data.other?.end(),
+      },
+    });
+    cleanup.push(() => listener.stop(true));
+    return { host: `127.0.0.1:${listener.port}`, plain };
+  }
+
+  test.each([
+    ["answers 400", "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"],
+    ["hangs up", undefined],
+    ["sends an alert", "\u0015\u0003\u0001\u0000\u0002\u0002F"],
+    [
+      "leads there",
+      "HTTP/1.1 301 Moved\r\nlocation: https://HERE/v2/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ],
+  ])("%s to plain HTTP, and is asked by TLS; no secret goes out before", async (_name, answer) => {
+    const folder = scratch();
+    const { ca, cert, key } = await makeCertificates(folder);
+    const secure = serve(
+      ({ headers }) =>
+        headers.get("authorization") === `Basic ${login.auth}`
+          ? send(manifest)
+          : new Response("", { status: 401, headers: { "www-authenticate": 'Basic realm="here"' } }),
+      { cert, key },
+    );
+    const { host, plain } = front(secure, answer);
+    mkdirSync(join(folder, "certs.d", host), { recursive: true });
+    writeFileSync(join(folder, "certs.d", host, "ca.crt"), ca);
+    const repository = open(host, authFile({ [host]: login }), { certsDirs: [join(folder, "certs.d")] });
+    expect((await repository.manifest("v1")).digest).toBe(manifest.digest);
+    await repository.manifest("v1");
+    expect(plain.length).toBe(1);
+    expect(plain[0]).toStartWith("GET /v2/team/app/manifests/v1 ");
+    expect(plain.join("").toLowerCase()).not.toContain("authorization");
+    expect(secure.seen.at(-1)?.authorization).toBe(`Basic ${login.auth}`);
+  });
+
+  test("in plain it is asked once and no more", async () => {
+    const fake = serve(() => send(manifest));
+    await open(fake.host).manifest("v1");
+    expect(fake.seen.map((each) => each.path)).toEqual(["/v2/team/app/manifests/v1"]);
+  });
+});
+
 describe("tokens", () => {
   /** A registry that wants tokens, and the server that gives them out. */
   function withTokens(options: { realm?: (tokens: Fake) => string; answer?: (count: number) => Response } = {}) {
