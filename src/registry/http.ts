@@ -77,6 +77,12 @@ export class Exchange {
     return this.response.headers.get(name) ?? undefined;
   }
 
+  /** Calls once the body has been read or given up. */
+  onEnd(call: () => void): void {
+    if (this.controller.signal.aborted) call();
+    else this.controller.signal.addEventListener("abort", call, { once: true });
+  }
+
   /** Gives the connection up. */
   cancel(): void {
     this.controller.abort();
@@ -88,7 +94,10 @@ export class Exchange {
    */
   async *body(): AsyncGenerator<Uint8Array> {
     const reader = this.response.body?.getReader();
-    if (reader === undefined) return;
+    if (reader === undefined) {
+      this.controller.abort();
+      return;
+    }
     let bytes = 0;
     let waited = 0;
     let waitingSince: number | undefined;
@@ -168,7 +177,56 @@ function fetchOf(url: URL): (href: string, init: BunFetchRequestInit) => Promise
   };
 }
 
+/** Origins that speak HTTP/2 and nothing else, and the end of the answer that each is giving. */
+const onlyHttp2 = new Map<string, Promise<void>>();
+
+/** One request over HTTP/2, when the one before it is over. */
+async function inTurn(url: URL, send: Send, headers: Record<string, string>, policy: Policy): Promise<Exchange> {
+  const before = onlyHttp2.get(url.origin);
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  onlyHttp2.set(
+    url.origin,
+    over.then(() => before),
+  );
+  await before;
+  try {
+    send.signal?.throwIfAborted();
+    const exchange = await spoken("http2", url, send, headers, policy);
+    exchange.onEnd(resolve);
+    return exchange;
+  } catch (error) {
+    resolve();
+    throw error;
+  }
+}
+
+/**
+ * One request, over HTTP/1.1. HTTP/2 is for a server that refuses the former, and there one after the other: large
+ * answers that come side by side break each other off in Bun's client (docs/decisions.md).
+ */
 async function once(url: URL, send: Send, headers: Record<string, string>, policy: Policy): Promise<Exchange> {
+  if (onlyHttp2.has(url.origin)) return inTurn(url, send, headers, policy);
+  try {
+    return await spoken("http1.1", url, send, headers, policy);
+  } catch (error) {
+    // What a server says to a handshake that does not offer HTTP/2; and what one without TLS says to any.
+    if (url.protocol !== "https:" || errorCode(error) !== "EPROTO") throw error;
+    try {
+      return await inTurn(url, send, headers, policy);
+    } catch {
+      onlyHttp2.delete(url.origin);
+      throw error;
+    }
+  }
+}
+
+async function spoken(
+  protocol: "http1.1" | "http2",
+  url: URL,
+  send: Send,
+  headers: Record<string, string>,
+  policy: Policy,
+): Promise<Exchange> {
   const controller = new AbortController();
   const patience = send.patience ?? policy.timing.idle;
   const slow = setTimeout(() => controller.abort(new StallError("the server does not answer")), patience);
@@ -180,6 +238,8 @@ async function once(url: URL, send: Send, headers: Record<string, string>, polic
       ...(send.body === undefined ? {} : { body: send.body }),
       redirect: "manual",
       decompress: false,
+      // Of https alone.
+      ...(url.protocol === "https:" ? { protocol } : {}),
       // Explicit, so that NODE_TLS_REJECT_UNAUTHORIZED and BUN_CONFIG_VERBOSE_FETCH change nothing.
       verbose: false,
       tls: {
@@ -268,7 +328,7 @@ export function isCertificateError(error: unknown): boolean {
 /** Is another try of the same thing worth while? */
 export function isTransient(error: unknown): boolean {
   if (error instanceof StallError) return true;
-  return /^(?:ECONNRESET|EPIPE|ETIMEDOUT|ECONNABORTED|EAI_AGAIN|UND_ERR_SOCKET|ConnectionClosed|ERR_STREAM_PREMATURE_CLOSE)$/.test(
+  return /^(?:HTTP2(?!Unsupported)[A-Za-z]+|ECONNRESET|EPIPE|ETIMEDOUT|ECONNABORTED|EAI_AGAIN|UND_ERR_SOCKET|ConnectionClosed|ERR_STREAM_PREMATURE_CLOSE)$/.test(
     errorCode(error),
   );
 }
