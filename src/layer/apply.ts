@@ -4,6 +4,7 @@
  * component at a time, and no symlink of the archive is followed out of it.
  */
 import { clearXattrs, copyXattrs, timesOf } from "../../ffi/attributes.ts";
+import { withoutFtl } from "../../ffi/compile.ts";
 import { AT, AT_FDCWD, O, RESOLVE, S } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
@@ -145,6 +146,9 @@ class Applier {
     this.root = { fd: root, path: "", gid: gidOf(root) };
     this.options = options;
     this.#hasDefaultAcl = attempt("fgetxattr", root, defaultAcl, null, 0) >= 0;
+    withoutFtl(this.apply, this.#applyAny, this.#take, this.#file, this.#body, this.#makeDirectory, this.#link);
+    withoutFtl(this.#symlink, this.#finish, this.#create, this.#setXattrs, this.#place, this.#placeIn, this.#placeOf);
+    withoutFtl(this.#directory, this.#step, this.#remember, this.#forget, this.#clear, this.#closeDone);
     if (options.onto !== true) return;
     this.#own = new Set([""]);
     this.#times.set("", isEmpty(root) ? untold : mtimeOf(root));
@@ -671,3 +675,5 @@ export function applyLayer(root: number, source: ByteSource, options: ApplyOptio
     applier.close();
   }
 }
+
+withoutFtl(within, raw, forKernel, gidOf, timesOf, readField, alloc);

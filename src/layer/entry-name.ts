@@ -1,4 +1,5 @@
 /** A member's name: what every back end makes of it. image-spec, layer.md. */
+import { withoutFtl } from "../../ffi/compile.ts";
 import { OciboxError } from "../errors.ts";
 import type { TarEntry } from "./tar.ts";
 
@@ -64,3 +65,5 @@ export function isLeftOut(xattr: string, type: TarEntry["type"]): boolean {
   if (xattr.startsWith("trusted.overlay.") || xattr.startsWith("user.overlay.")) return true;
   return xattr.startsWith("user.") && type !== "file" && type !== "directory";
 }
+
+withoutFtl(components, partsOf, isPlain);

@@ -4,6 +4,7 @@
  *
  * Names are kept as the archive has them, a byte a character (latin1): they need not be UTF-8.
  */
+import { withoutFtl } from "../../ffi/compile.ts";
 import { OciboxError } from "../errors.ts";
 
 type EntryType = "file" | "link" | "symlink" | "char" | "block" | "directory" | "fifo";
@@ -357,3 +358,7 @@ export function drain(source: ByteSource): number {
     count += piece.byteLength;
   }
 }
+
+withoutFtl(nextEntry, finishEntry, entryOf, checkSum, isZero, ustarName, text, latin1, parseNumber);
+withoutFtl(identity, parsePax, paxText, paxNumber, paxTime, xattrsOf);
+withoutFtl(ByteSource.prototype.piece, ByteSource.prototype.exactly, ByteSource.prototype.skip);

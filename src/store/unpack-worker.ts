@@ -1,4 +1,6 @@
 /** A thread that unpacks layers, one after the other: lanes.ts starts it and tells it which. */
+import { withoutFtl } from "../../ffi/compile.ts";
+import { direct, machinery } from "../../ffi/direct.ts";
 import { OciboxError, reason } from "../errors.ts";
 import type { Told } from "./lanes.ts";
 import { Abandoned } from "./pull-memory.ts";
@@ -6,6 +8,8 @@ import { inflate, unpack } from "./unpack.ts";
 import type { InflateJob, UnpackJob } from "./unpack-job.ts";
 
 declare const self: Worker;
+
+withoutFtl(...machinery, direct.openat);
 
 function tell(told: Told): void {
   postMessage(told);

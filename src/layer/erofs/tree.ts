@@ -3,6 +3,7 @@
  * plain archive. Its rules are those of `apply.ts`, which makes the same of the same entries on a disk.
  */
 import { type Attributes, readAttributes } from "../../../ffi/attributes.ts";
+import { withoutFtl } from "../../../ffi/compile.ts";
 import { AT } from "../../../ffi/constants.ts";
 import { direct } from "../../../ffi/direct.ts";
 import type { OwnedFd } from "../../../ffi/fd.ts";
@@ -60,6 +61,8 @@ export class Tree {
 
   /** @param lowers the layers below, the uppermost first: paths of directories; asked for only where they are needed */
   constructor(readonly lowers: () => readonly string[]) {
+    withoutFtl(this.apply, this.#applyAny, this.#take, this.#put, this.#add, this.#makeDirectory, this.#describe);
+    withoutFtl(this.#link, this.#directory, this.#follow, this.#attached);
     this.root.implied = true;
     this.root.take(nothing);
     this.root.links = 2;
@@ -337,3 +340,5 @@ function fileOf({ fd }: OwnedFd): Inode {
   inode.size = readField("statx", stat, "stx_size");
   return inode;
 }
+
+withoutFtl(made, attributesOf, Inode.prototype.take);

@@ -3,6 +3,7 @@
  * one piece on a second device, which is the plain archive; blocks are those of tar, 512 bytes, so that each file begins
  * with one.
  */
+import { withoutFtl } from "../../../ffi/compile.ts";
 import { OciboxError } from "../../errors.ts";
 import type { Inode } from "./inode.ts";
 
@@ -127,6 +128,7 @@ class Layout {
     readonly blockBits: number,
   ) {
     this.blockSize = 1 << blockBits;
+    withoutFtl(this.#place, this.#placeAll, this.#placeData);
     this.#cursor = up(superOffset + 2 * superSize, Math.min(this.blockSize, superSize));
     this.#placeAll(root);
     this.#placeData();
@@ -184,6 +186,7 @@ class Writer {
   constructor(readonly layout: Layout) {
     this.#bytes = new Uint8Array(new ArrayBuffer(layout.blocks * this.layout.blockSize));
     this.#view = new DataView(this.#bytes.buffer);
+    withoutFtl(this.all, this.#inode, this.#chunk, this.#xattrs, this.#directory, this.#text, this.#u64);
   }
 
   #u64(at: number, value: number): void {
@@ -323,3 +326,5 @@ export function writeErofs(
 ): Uint8Array<ArrayBuffer> {
   return new Writer(new Layout(root, blockBits)).all(uuid, Math.ceil(deviceSize / (1 << blockBits)));
 }
+
+withoutFtl(xattrsOf, sizeOf, list, isInline);
