@@ -168,13 +168,44 @@ async function roundTrip(url: string): Promise<number> {
   return performance.now() - from;
 }
 
-async function secondPull(disk: BenchDisk, registry: Registry, child: string): Promise<void> {
-  await disk.fresh();
-  const env = { OCIBOX_ROOT: `${disk.mounted}/root`, OCIBOX_STATE: `${disk.mounted}/state` };
-  const image = `${registry.host}/large:latest`;
+/** A registry that is further away: what goes either way arrives after half of `distance`, in milliseconds. */
+function distant(target: string, distance: number): { host: string; stop(): void } {
+  const [hostname = "", port = ""] = target.split(":");
+  const later = (call: () => void): void => void setTimeout(call, distance / 2);
+  const listener = Bun.listen<{ onward?: Promise<Socket<undefined>> }>({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: {
+      open: (from) => {
+        const onward = Bun.connect<undefined>({
+          hostname,
+          port: Number(port),
+          socket: {
+            data: (_, bytes) => {
+              const copy = Buffer.from(bytes);
+              later(() => void from.write(copy));
+            },
+            close: () => later(() => void from.end()),
+          },
+        });
+        // The connection itself is made in no time on a loopback: the first bytes wait for what it would take.
+        from.data = { onward: new Promise((resolve) => setTimeout(() => resolve(onward), distance)) };
+      },
+      data: (from, bytes) => {
+        const copy = Buffer.from(bytes);
+        later(() => void from.data.onward?.then((to) => to.write(copy)));
+      },
+      close: (from) => void from.data.onward?.then((to) => later(() => to.end())),
+    },
+  });
+  return { host: `127.0.0.1:${listener.port}`, stop: () => listener.stop(true) };
+}
+
+/** The second pull from a registry beside one request to it, in turns. @param distance for people */
+async function secondFrom(host: string, distance: string, child: string, env: Record<string, string>): Promise<void> {
+  const image = `${host}/large:latest`;
   await measured(child, [ocibox, "pull", "-q", image], env);
-  const asked = await requestsOfSecond(registry, env);
-  const url = `http://${registry.host}/v2/large/manifests/latest`;
+  const url = `http://${host}/v2/large/manifests/latest`;
   const times: [number[], number[], number[]] = [[], [], []];
   for (let round = -3; round < secondRounds; round++) {
     const pull = (await measured(child, [ocibox, "pull", "-q", image], env)).wall;
@@ -185,7 +216,7 @@ async function secondPull(disk: BenchDisk, registry: Registry, child: string): P
   }
   const names = ["ocibox pull, the second", "ocibox --version", "one GET of the manifest"];
   table(
-    `A second pull of an unchanged image (${secondRounds} rounds in turns; ms)`,
+    `A second pull of an unchanged image, the registry ${distance} (${secondRounds} rounds in turns; ms)`,
     ["median", "p10", "p90"],
     times.map((all, index) => {
       const sorted = [...all].sort((a, b) => a - b);
@@ -193,10 +224,29 @@ async function secondPull(disk: BenchDisk, registry: Registry, child: string): P
       return { name: names[index] ?? "", cells };
     }),
   );
-  console.log(`  asked of the registry, on ${asked.connections} connections: ${asked.requests.join(", ")}`);
   const [pull, start, trip] = times.map(median) as [number, number, number];
+  bound(
+    `second pull without the program's start, over one GET, the registry ${distance}`,
+    (pull - start) / trip,
+    mostRoundTrips,
+    " ×",
+  );
+}
+
+async function secondPull(disk: BenchDisk, registry: Registry, child: string): Promise<void> {
+  await disk.fresh();
+  const env = { OCIBOX_ROOT: `${disk.mounted}/root`, OCIBOX_STATE: `${disk.mounted}/state` };
+  await measured(child, [ocibox, "pull", "-q", `${registry.host}/large:latest`], env);
+  const asked = await requestsOfSecond(registry, env);
+  console.log(`  asked of the registry, on ${asked.connections} connections: ${asked.requests.join(", ")}`);
   bound("second pull: requests", asked.requests.length, 1, "");
-  bound("second pull without the program's start, over one GET", (pull - start) / trip, mostRoundTrips, " ×");
+  await secondFrom(registry.host, "on the loopback", child, env);
+  const far = distant(registry.host, 20);
+  try {
+    await secondFrom(far.host, "20 ms away", child, env);
+  } finally {
+    far.stop();
+  }
 }
 
 /** Each part by itself, in C and one thread; the plain tars lie on the disk too. */

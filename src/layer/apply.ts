@@ -344,10 +344,16 @@ class Applier {
     }
   }
 
+  /** Whether what is new has an owner already: it is root's, and of its directory's group at the most. */
+  #isOwned({ directory }: Place, { uid, gid }: TarEntry): boolean {
+    return uid === 0 && gid === 0 && directory.gid === 0;
+  }
+
   /** Owner, mode, attributes and times of what is no regular file. */
-  #finish(place: Place, entry: TarEntry): void {
+  #finish(place: Place, entry: TarEntry, isNew = true): void {
     const name = forKernel(place.base);
-    direct.fchownat(place.parent, name, entry.uid, entry.gid, AT.AT_SYMLINK_NOFOLLOW);
+    if (!isNew || !this.#isOwned(place, entry))
+      direct.fchownat(place.parent, name, entry.uid, entry.gid, AT.AT_SYMLINK_NOFOLLOW);
     if (entry.type !== "symlink") direct.fchmodat(place.parent, name, entry.mode);
     if (entry.xattrs.size > 0) this.#setXattrs(`/proc/self/fd/${place.parent}/${place.base}`, entry);
     if (entry.type === "directory") {
@@ -367,8 +373,7 @@ class Applier {
     });
     using file = new OwnedFd(fd);
     this.#body(file.fd, entry.size, source);
-    // What it has already: a new file is root's, and of its directory's group at the most.
-    if (entry.uid !== 0 || entry.gid !== 0 || place.directory.gid !== 0) direct.fchown(file.fd, entry.uid, entry.gid);
+    if (!this.#isOwned(place, entry)) direct.fchown(file.fd, entry.uid, entry.gid);
     if (this.#hasDefaultAcl || (entry.mode & (this.#umask | 0o7000)) !== 0) direct.fchmod(file.fd, entry.mode);
     if (entry.xattrs.size > 0) this.#setXattrs(file.fd, entry);
     direct.utimensat(file.fd, null, timesOf(entry.mtime), 0);
@@ -411,7 +416,7 @@ class Applier {
       }
     } else if (made < 0) throw new SyscallError("mkdirat", [place.parent, place.path, 0o700], -made);
     this.#own?.add(place.path);
-    this.#finish(place, entry);
+    this.#finish(place, entry, made === 0);
   }
 
   #link(place: Place, entry: TarEntry): void {
