@@ -140,19 +140,31 @@ function parseBinary(block: Uint8Array, from: number, length: number, what: stri
   return number;
 }
 
-function checkSum(block: Uint8Array): void {
-  // The sum's own field counts as spaces.
-  let unsigned = 8 * 0x20;
-  let high = 0;
-  for (let at = 0; at < blockSize; at++) {
-    if (at === 148) at = 156;
-    const byte = block[at] as number;
-    unsigned += byte;
-    high += byte >> 7;
+/** The sum of a header's bytes, four at a time: two sums of two bytes each, which stay below 2^16. */
+function sumOf(block: Uint8Array): number {
+  const view = new DataView(block.buffer, block.byteOffset, blockSize);
+  let even = 0;
+  let odd = 0;
+  for (let at = 0; at < blockSize; at += 4) {
+    const word = view.getUint32(at, true);
+    even += word & 0x00ff00ff;
+    odd += (word >>> 8) & 0x00ff00ff;
   }
-  const stored = parseNumber(block, 148, 8, "a checksum");
+  return (even & 0xffff) + (even >>> 16) + (odd & 0xffff) + (odd >>> 16);
+}
+
+function checkSum(block: Uint8Array): void {
+  const from = 148;
+  const length = 8;
+  const stored = parseNumber(block, from, length, "a checksum");
+  // The sum's own field counts as spaces.
+  let unsigned = sumOf(block) + length * 0x20;
+  for (let at = from; at < from + length; at++) unsigned -= block[at] as number;
+  if (stored === unsigned) return;
   // Some have added the bytes up as signed ones.
-  if (stored !== unsigned && stored !== unsigned - 256 * high) refuse("a header's checksum is wrong");
+  let high = 0;
+  for (let at = 0; at < blockSize; at++) if (at < from || at >= from + length) high += (block[at] as number) >> 7;
+  if (stored !== unsigned - 256 * high) refuse("a header's checksum is wrong");
 }
 
 function isZero(block: Uint8Array): boolean {
@@ -359,6 +371,6 @@ export function drain(source: ByteSource): number {
   }
 }
 
-withoutFtl(nextEntry, finishEntry, entryOf, checkSum, isZero, ustarName, text, latin1, parseNumber);
+withoutFtl(nextEntry, finishEntry, entryOf, checkSum, sumOf, isZero, ustarName, text, latin1, parseNumber);
 withoutFtl(identity, parsePax, paxText, paxNumber, paxTime, xattrsOf);
 withoutFtl(ByteSource.prototype.piece, ByteSource.prototype.exactly, ByteSource.prototype.skip);
