@@ -30,6 +30,10 @@ export function command(globals: Globals): Command {
         ...pullOptions,
         "all-platforms": { type: "boolean", also: "all", description: "Every platform of the image, with its index" },
         "chunk-size": { type: "string", valueHint: "MiB", description: "Larger layers go in chunks of this size (64)" },
+        "allow-nondistributable-artifacts": {
+          type: "boolean",
+          description: "Also layers that their maker lets nobody pass on (foreign ones), for a registry of one's own",
+        },
         quiet: { type: "boolean", alias: "q", description: "No progress; only the digest" },
         IMAGE: {
           type: "positional",
@@ -69,12 +73,18 @@ export function command(globals: Globals): Command {
         from: siblings(image.names, target.registry, target.repository),
         ...(chunk === undefined ? {} : { chunk: Number(chunk) << 20 }),
       });
-      const words = { there: "is there already", mounted: "is there, in another repository", sent: "pushed" } as const;
+      const words = {
+        there: "is there already",
+        mounted: "is there, in another repository",
+        sent: "pushed",
+        withheld: "not to be passed on: left out",
+      } as const;
       const digest = await interruptible(`the push of "${familiar(target)}"`, (signal) =>
         pushImage(store, uploads, {
           image,
           name: target.digest ?? target.tag ?? "latest",
           all,
+          withForeign: given.flag("allow-nondistributable-artifacts"),
           signal,
           events: {
             blob({ digest: of, size }, outcome) {

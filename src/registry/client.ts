@@ -10,7 +10,7 @@ import { findCredentials } from "./credentials.ts";
 import type { Environment } from "./files.ts";
 import { defaultTiming, type Exchange, isTransient, networkFailure, pause, type Timing } from "./http.ts";
 import type { BlobOptions, BlobRequest, FetchedManifest, FetchOptions, Repository } from "./repository.ts";
-import { readError, Server } from "./server.ts";
+import { readError, Server, shownUrl } from "./server.ts";
 
 export interface RepositoryOptions {
   /** From --authfile. */
@@ -39,11 +39,22 @@ interface Failure {
   readonly error: unknown;
 }
 
+/** Where a blob may be. */
+interface Source {
+  readonly server: Server;
+  /** As `ServerRequest` has it. */
+  readonly path: string | URL;
+}
+
+const mostUrls = 16;
+
 class DistributionRepository implements Repository {
   readonly name: string;
   readonly #image: string;
   readonly #doing: string;
   readonly #closed = new AbortController();
+  readonly #config: ConfigOptions;
+  readonly #timing: Timing;
   #servers: Promise<Server[]> | undefined;
 
   constructor(
@@ -53,6 +64,9 @@ class DistributionRepository implements Repository {
     this.name = `${reference.registry}/${reference.repository}`;
     this.#image = familiar(reference);
     this.#doing = `cannot pull ${JSON.stringify(this.#image)}`;
+    const env = options.env ?? process.env;
+    this.#config = { env, certsDirs: options.certsDirs, insecure: options.insecure };
+    this.#timing = { ...defaultTiming, ...options.timing };
   }
 
   [Symbol.dispose](): void {
@@ -69,13 +83,17 @@ class DistributionRepository implements Repository {
   }
 
   async #findServers(): Promise<Server[]> {
-    const env = this.options.env ?? process.env;
-    const config: ConfigOptions = { env, certsDirs: this.options.certsDirs, insecure: this.options.insecure };
-    const timing = { ...defaultTiming, ...this.options.timing };
-    const endpoints = endpointsFor(this.reference, config);
-    const credentials = (endpoint: Endpoint) =>
-      findCredentials(endpoint.host, endpoint.repository, { authfile: this.options.authfile, env });
-    return endpoints.map((endpoint) => new Server(endpoint, { doing: this.#doing, config, timing, credentials }));
+    const { authfile } = this.options;
+    const { env } = this.#config;
+    return endpointsFor(this.reference, this.#config).map(
+      (endpoint) =>
+        new Server(endpoint, {
+          doing: this.#doing,
+          config: this.#config,
+          timing: this.#timing,
+          credentials: ({ host, repository }) => findCredentials(host, repository, { authfile, env }),
+        }),
+    );
   }
 
   /** Asks one server after the other until one can do it. */
@@ -170,7 +188,7 @@ class DistributionRepository implements Repository {
     const failures: Failure[] = [];
     for (const server of await this.#open()) {
       try {
-        yield* this.#blobFrom(server, progress, signal);
+        yield* this.#blobFrom({ server, path: `blobs/${blob.digest}` }, progress, signal);
         this.#checkDigest(server, progress);
         return;
       } catch (error) {
@@ -181,7 +199,68 @@ class DistributionRepository implements Repository {
         failures.push({ endpoint: server.endpoint, error });
       }
     }
-    throw this.#allFailed(failures);
+    const lacking = failures.every(({ error }) => error instanceof OciboxError && error.code === "NOT_FOUND");
+    if (!lacking || blob.urls === undefined || blob.urls.length === 0) throw this.#allFailed(failures);
+    yield* this.#foreign(blob.urls, progress, signal);
+  }
+
+  /** A blob that the registry does not have, from where the image says that it is: its maker's own server. */
+  async *#foreign(urls: readonly string[], progress: BlobProgress, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { digest } = progress.blob;
+    const registry = (await this.#open()).at(-1) as Server;
+    const start = progress.received;
+    const failures: string[] = [];
+    for (const text of urls.slice(0, mostUrls)) {
+      try {
+        const source = await this.#sourceAt(text, registry, signal);
+        yield* this.#blobFrom(source, progress, signal);
+        this.#checkDigest(source.server, progress);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (progress.received > start && error instanceof OciboxError && error.code === "DIGEST_MISMATCH") throw error;
+        const why = reason(error);
+        failures.push(why.startsWith(`${this.#doing}: `) ? why.slice(this.#doing.length + 2) : why);
+      }
+    }
+    throw new OciboxError(
+      "NOT_FOUND",
+      `${this.#doing}: ${registry.endpoint.host} does not have the layer ${digest}, nor can it be had from where the image says: ${failures.join("; ")}`,
+      { hint: "ask the image's maker" },
+    );
+  }
+
+  /** @throws OciboxError REGISTRY for a URL that nothing is asked of */
+  async #sourceAt(text: string, registry: Server, signal: AbortSignal): Promise<Source> {
+    const { endpoint } = registry;
+    if (!URL.canParse(text))
+      throw new OciboxError("REGISTRY", `${JSON.stringify(text.slice(0, shownUrl))} is not a URL`);
+    const url = new URL(text);
+    if (url.username !== "" || url.password !== "")
+      throw new OciboxError("REGISTRY", "a URL with a user name in it is not asked");
+    const namedBy = await registry.base(signal);
+    const server = new Server(
+      {
+        host: url.host,
+        address: url.host,
+        scheme: url.protocol === "http:" ? "http" : "https",
+        prefix: "",
+        repository: "",
+        plainAllowed: endpoint.plainAllowed,
+        tls: {},
+        headers: {},
+        namespace: undefined,
+        mirror: true,
+      },
+      {
+        doing: this.#doing,
+        config: this.#config,
+        timing: this.#timing,
+        credentials: async () => ({ credentials: undefined, problems: [] }),
+        namedBy,
+      },
+    );
+    return { server, path: url };
   }
 
   #checkDigest(server: Server, progress: BlobProgress): void {
@@ -196,7 +275,8 @@ class DistributionRepository implements Repository {
   }
 
   /** The rest of a blob from one server, resumed where the connection breaks. */
-  async *#blobFrom(server: Server, progress: BlobProgress, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  async *#blobFrom(source: Source, progress: BlobProgress, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { server } = source;
     const { blob } = progress;
     const { host } = server.endpoint;
     if (blob.size === 0 && progress.received === 0) return;
@@ -204,7 +284,7 @@ class DistributionRepository implements Repository {
       const before = progress.received;
       let failure: unknown;
       try {
-        yield* this.#attempt(server, progress, signal);
+        yield* this.#attempt(source, progress, signal);
         if (progress.received === blob.size) return;
         failure = new OciboxError(
           "REGISTRY",
@@ -224,10 +304,9 @@ class DistributionRepository implements Repository {
   }
 
   /** One request for what is missing of the blob, as far as it goes. */
-  async *#attempt(server: Server, progress: BlobProgress, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  async *#attempt({ server, path }: Source, progress: BlobProgress, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const { blob } = progress;
     const start = progress.received;
-    const path = `blobs/${blob.digest}`;
     const headers: Record<string, string> = start === 0 ? {} : { range: `bytes=${start}-` };
     const exchange = await server.request({ path, headers, signal });
     if (exchange.status !== 200 && exchange.status !== 206) throw await this.#refusal(server, exchange, path);
@@ -280,8 +359,12 @@ class DistributionRepository implements Repository {
   }
 
   /** Why the registry does not give something, for people. */
-  async #refusal(server: Server, exchange: Exchange, path: string): Promise<OciboxError> {
+  async #refusal(server: Server, exchange: Exchange, path: string | URL): Promise<OciboxError> {
     const { host, repository } = server.endpoint;
+    if (typeof path !== "string") {
+      exchange.cancel();
+      return new OciboxError("NOT_FOUND", `${this.#doing}: ${path.href.slice(0, shownUrl)} answers ${exchange.status}`);
+    }
     const error = await readError(exchange);
     const said = [error.code, error.message].filter((text) => text !== "").join(", ");
     const { status } = exchange;

@@ -48,6 +48,8 @@ export interface Policy {
   readonly downgradeAllowed: boolean;
   readonly tlsFor: (url: URL) => TlsSettings;
   readonly timing: Timing;
+  /** Who has named the first URL, where it is another's than the user's own word. */
+  readonly from?: URL;
 }
 
 /** The server stopped answering in the middle: worth another try. */
@@ -145,7 +147,7 @@ export class Exchange {
   }
 }
 
-/** @throws UnsafeUrlError for a URL that nothing is to be asked of */
+/** @throws UnsafeUrlError for a URL that nothing is to be asked of. @param from who has named it */
 function checkUrl(url: URL, from: URL | undefined, policy: Policy): void {
   if (url.protocol !== "https:" && url.protocol !== "http:")
     throw new UnsafeUrlError(`it points to ${JSON.stringify(url.protocol)}, which is neither https nor http`);
@@ -268,7 +270,7 @@ function onlyHarmless(headers: Readonly<Record<string, string>>): Record<string,
 export async function send(start: URL, request: Send, policy: Policy): Promise<Exchange> {
   let url = start;
   let headers: Record<string, string> = { ...request.headers };
-  checkUrl(url, undefined, policy);
+  checkUrl(url, policy.from, policy);
   for (let hop = 0; hop <= redirectLimit; hop++) {
     const exchange = await once(url, request, headers, policy);
     const location = exchange.header("location");

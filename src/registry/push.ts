@@ -25,8 +25,8 @@ export interface PushBlob {
   readonly file: Blob;
 }
 
-/** How a blob has come to be there. */
-export type PushOutcome = "there" | "mounted" | "sent";
+/** How a blob has come to be there; "withheld": it has not. */
+export type PushOutcome = "there" | "mounted" | "sent" | "withheld";
 
 const usualChunk = 64 << 20;
 /** A slower line than this is taken for a stall. Bytes a second. */

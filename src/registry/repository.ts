@@ -14,6 +14,8 @@ export interface BlobRequest {
   readonly digest: Digest;
   /** Bytes. */
   readonly size: number;
+  /** Where it may be had too, where the registry does not have it: image-spec, descriptor.md. */
+  readonly urls?: readonly string[];
 }
 
 export interface FetchOptions {

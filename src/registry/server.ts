@@ -25,6 +25,8 @@ import {
 const longestWait = 60_000;
 /** Registries describe their errors in JSON; no more of it is read. Bytes. */
 const errorBodyLimit = 65_536;
+/** Of a URL that an image names, in an error. Characters. */
+export const shownUrl = 200;
 
 export interface ServerOptions {
   readonly doing: string;
@@ -33,6 +35,8 @@ export interface ServerOptions {
   readonly credentials: (endpoint: Endpoint) => Promise<CredentialsFound>;
   /** What a token is asked for; to pull from the repository, where nothing else is said. */
   readonly scopes?: readonly string[];
+  /** Of a server that an image names: who named it. It is told nothing, and what it asks for is not given. */
+  readonly namedBy?: URL;
 }
 
 export interface ServerRequest extends Pick<Send, "method" | "body" | "patience"> {
@@ -84,6 +88,7 @@ export class Server {
       downgradeAllowed: endpoint.tls.skipVerify === true,
       tlsFor: (url) => this.#tlsFor(url),
       timing: options.timing,
+      ...(options.namedBy === undefined ? {} : { from: options.namedBy }),
     };
   }
 
@@ -100,6 +105,7 @@ export class Server {
     const host = own ? endpoint.host : url.host;
     const found = this.#certificates.get(host) ?? certificatesFor(host, this.options.config);
     this.#certificates.set(host, found);
+    if (this.options.namedBy !== undefined) return found.ca === undefined ? {} : { ca: found.ca };
     const same = hostnameOf(url.host) === hostnameOf(endpoint.address);
     return same ? { ...found, ...endpoint.tls } : found;
   }
@@ -181,6 +187,16 @@ export class Server {
   /** One request, and once more with fresh authorization where the first answer is 401. */
   async #authorized(request: ServerRequest): Promise<Exchange> {
     const { endpoint } = this;
+    if (this.options.namedBy !== undefined) {
+      const { path, headers = {}, signal } = request;
+      try {
+        return await send(new URL(path), { headers, signal }, this.#policy);
+      } catch (error) {
+        if (!(error instanceof UnsafeUrlError)) throw error;
+        const shown = String(path).slice(0, shownUrl);
+        throw new OciboxError("REGISTRY", `${this.options.doing}: ${shown} is not followed: ${error.message}`);
+      }
+    }
     const plain = await this.#plainly(request);
     const base = await this.base(request.signal);
     const auth = await this.#authenticator(request.signal);

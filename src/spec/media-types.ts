@@ -15,6 +15,13 @@ export function isManifestType(mediaType: string): boolean {
   return mediaType === ociManifest || mediaType === dockerManifest;
 }
 
+/** A layer that its maker lets nobody pass on: image-spec, layer.md, "Non-Distributable Layers"; Docker's foreign ones. */
+export function isNonDistributable(mediaType: string): boolean {
+  return /^application\/vnd\.(?:docker\.image\.rootfs\.foreign\.|oci\.image\.layer\.nondistributable\.)/.test(
+    mediaType,
+  );
+}
+
 /** Docker's first format, with its signed form: it holds a history instead of a configuration, and is not read here. */
 export function isSchema1Type(mediaType: string): boolean {
   return /^application\/vnd\.docker\.distribution\.manifest\.v1\+(?:json|prettyjws)$/.test(mediaType);

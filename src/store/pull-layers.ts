@@ -146,14 +146,15 @@ class Puller {
 
   async receive(layer: Layer, partial: PartialBlob, signal: AbortSignal): Promise<void> {
     const { repository, events, memory } = this.work;
-    const { digest, size } = layer.descriptor;
+    const { descriptor } = layer;
+    const { digest, size } = descriptor;
     const arrived = (): void => {
       memory.arrived(layer.index, partial.size);
       events.layerBytes(digest, partial.size);
     };
     arrived();
     if (partial.size === size) return;
-    for await (const chunk of repository.blob({ digest, size }, { signal, from: partial.size, unhashed: true })) {
+    for await (const chunk of repository.blob(descriptor, { signal, from: partial.size, unhashed: true })) {
       if (partial.size + chunk.byteLength > size)
         throw new OciboxError("DIGEST_MISMATCH", `the layer ${digest} has more than the ${size} bytes promised`);
       partial.append(chunk);

@@ -3,6 +3,7 @@ import { OciboxError } from "../errors.ts";
 import type { PushOutcome, Uploads } from "../registry/push.ts";
 import type { Digest } from "../spec/digest.ts";
 import type { Descriptor } from "../spec/image.ts";
+import { isNonDistributable } from "../spec/media-types.ts";
 import { wholeIndex } from "./save.ts";
 import type { Store, StoredImage } from "./store.ts";
 
@@ -19,6 +20,8 @@ export interface PushRequest {
   readonly name: string;
   /** With the other platforms of its index; else the image alone. */
   readonly all: boolean;
+  /** Layers that are not to be passed on are sent too. */
+  readonly withForeign?: boolean;
   readonly events?: PushEvents;
   readonly signal?: AbortSignal;
 }
@@ -34,6 +37,11 @@ async function pushBlobs(
   const worker = async (): Promise<void> => {
     for (let each = left.shift(); each !== undefined; each = left.shift()) {
       const { digest, size } = each;
+      const withheld = request.withForeign !== true && isNonDistributable(each.mediaType);
+      if (withheld && !(await uploads.has("blobs", digest, undefined, request.signal))) {
+        request.events?.blob?.(each, "withheld");
+        continue;
+      }
       if (!store.hasBlob(digest, size))
         throw new OciboxError("STORE", `the blob ${digest} is not in the store whole`, {
           hint: "pull the image again",

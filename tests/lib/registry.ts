@@ -7,6 +7,8 @@ export interface RegistryOptions {
   readonly htpasswd?: { readonly username: string; readonly password: string };
   /** TLS with a private authority of its own. */
   readonly tls?: boolean;
+  /** It takes manifests whose foreign layers are at any URL. */
+  readonly foreign?: boolean;
 }
 
 export interface TestRegistry extends AsyncDisposable {
@@ -70,6 +72,7 @@ async function configuration(dir: string, port: number, options: RegistryOptions
     ca = made.ca;
     lines.push("  tls:", `    certificate: ${made.cert}`, `    key: ${made.key}`);
   }
+  if (options.foreign === true) lines.push('validation: {manifests: {urls: {allow: ["^https?://"]}}}');
   if (options.htpasswd !== undefined) {
     const { username, password } = options.htpasswd;
     const hash = await Bun.password.hash(password, { algorithm: "bcrypt", cost: 4 });
