@@ -51,6 +51,19 @@ export async function describeTree(root: string, leaveOut: readonly string[] = [
   return lines;
 }
 
+/**
+ * A tree without the times that umoci does not take from the archive: of directories that no layer names, to which it
+ * gives the time of unpacking, and ocibox the first second of 1970.
+ * @param ours the tree as ocibox has it, by which those directories are known
+ * @param directories whether all directories are without their times
+ */
+export function comparable(tree: readonly string[], ours: readonly string[], directories = false): string[] {
+  const name = (line: string): string => line.split(" d ")[0] ?? "";
+  const untold = new Set(ours.filter((line) => / d \d+ \d+:\d+ 0\.0+(?: |$)/.test(line)).map(name));
+  const timeless = (line: string): boolean => / d \d+ \d+:\d+ /.test(line) && (directories || untold.has(name(line)));
+  return tree.map((line) => (timeless(line) ? line.replace(/( d \d+ \d+:\d+) \S+/, "$1") : line));
+}
+
 async function xattrs(root: string): Promise<Map<string, string>> {
   const text = await output(
     ["find", ".", "-xdev", "-exec", "getfattr", "-h", "-d", "-m", "-", "-e", "hex", "--", "{}", "+"],

@@ -11,7 +11,7 @@ import { writeLayout } from "../lib/oci-fixture.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
 import { tar } from "../lib/tar.ts";
-import { describeTree } from "../lib/tree.ts";
+import { comparable, describeTree } from "../lib/tree.ts";
 import { cases } from "./corpus.ts";
 
 const needs = { root: true, programs: ["docker-registry", "buildah", "umoci", "getfattr", "setcap", "busybox"] };
@@ -53,17 +53,6 @@ async function umocis(image: string): Promise<string[]> {
   const tree = await describeTree(join(bundle, "rootfs"));
   rmSync(bundle, { recursive: true });
   return tree;
-}
-
-/**
- * A tree without the times that umoci does not take from the archive: of directories that nobody has named, which have
- * the first second of 1970 here; or of all directories.
- */
-function comparable(tree: readonly string[], ours: readonly string[], directories: boolean): string[] {
-  const name = (line: string): string => line.split(" d ")[0] ?? "";
-  const untold = new Set(ours.filter((line) => / d \d+ \d+:\d+ 0\.0+(?: |$)/.test(line)).map(name));
-  const timeless = (line: string): boolean => / d \d+ \d+:\d+ /.test(line) && (directories || untold.has(name(line)));
-  return tree.map((line) => (timeless(line) ? line.replace(/( d \d+ \d+:\d+) \S+/, "$1") : line));
 }
 
 describe("layers made by hand", () => {

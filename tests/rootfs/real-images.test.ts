@@ -11,7 +11,7 @@ import { cannotRun, testWith } from "../lib/needs.ts";
 import { blobOf, writeLayout } from "../lib/oci-fixture.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
-import { describeTree } from "../lib/tree.ts";
+import { comparable, describeTree } from "../lib/tree.ts";
 
 const needs = {
   root: true,
@@ -43,13 +43,6 @@ afterAll(async () => {
   expect(left).toEqual([]);
   expect(inventory()).toEqual(before);
 });
-
-/** Times of directories that no layer names: umoci takes that of unpacking, ocibox the first second of 1970. */
-function comparable(tree: readonly string[], ours: readonly string[]): string[] {
-  const name = (line: string): string => line.split(" d ")[0] ?? "";
-  const untold = new Set(ours.filter((line) => / d \d+ \d+:\d+ 0\.0+(?: |$)/.test(line)).map(name));
-  return tree.map((line) => (untold.has(name(line)) ? line.replace(/( d \d+ \d+:\d+) \S+/, "$1") : line));
-}
 
 /** @param layout with the tag "latest" */
 async function compare(layout: string): Promise<void> {
