@@ -1,8 +1,9 @@
 /** What users get wrong, and what registries and disks do: one clear line, the right exit code, and nothing left. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { blobOf, noise } from "../lib/oci-fixture.ts";
 import { freePort, run, startRegistry } from "../lib/registry.ts";
 import { binary, type Ended, folder, inventory, type RunOptions, Sandbox } from "../lib/sandbox.ts";
@@ -10,18 +11,10 @@ import { binary, type Ended, folder, inventory, type RunOptions, Sandbox } from 
 const needs = { root: true, programs: ["docker-registry", "busybox", "setpriv", "mkfs.ext4"] };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await box[Symbol.asyncDispose]();
-  expect(inventory()).toEqual(before);
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = owned.use(await Sandbox.make());
 });
 
 /** One line, naming what was asked for; nothing on stdout; nothing unfinished in the store. */

@@ -1,10 +1,11 @@
 /** containerd, its own daemon on a socket of the test's, with ocibox as the runtime behind its shim. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pushImage } from "../../scripts/busybox-image.ts";
+import { around, unchanged } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { startRegistry, type TestRegistry } from "../lib/registry.ts";
 import { type Ended, inventory, until } from "../lib/sandbox.ts";
 
@@ -13,7 +14,6 @@ const test = testWith(needs);
 let client: Client;
 let registry: TestRegistry;
 let image: string;
-let before: ReturnType<typeof inventory>;
 
 /** Only what a test needs; nothing outside its folder. */
 function configuration(dir: string): string {
@@ -29,28 +29,22 @@ function configuration(dir: string): string {
   ].join("\n");
 }
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  client = new Client();
-  registry = await startRegistry();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  registry = owned.use(await startRegistry());
+  client = owned.use(new Client());
   await client.tree();
   await pushImage(`http://${registry.host}/v2/box`, join(client.dir, "tree"));
   const config = join(client.dir, "config.toml");
   writeFileSync(config, configuration(client.dir));
   await client.daemon(["containerd", "-c", config], join(client.dir, "grpc"));
+  owned.defer(async () => {
+    for (const id of (await ctr("task", "ls", "-q")).out.split("\n").filter((each) => each !== ""))
+      await ctr("task", "rm", "-f", id);
+  });
   image = `${registry.host}/box:latest`;
   const pulled = await ctr("image", "pull", "--plain-http", image);
   expect([pulled.code, pulled.err]).toEqual([0, ""]);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  for (const id of (await ctr("task", "ls", "-q")).out.split("\n").filter((each) => each !== ""))
-    await ctr("task", "rm", "-f", id);
-  await client.end();
-  await registry.stop();
-  expect(inventory()).toEqual(before);
 });
 
 function ctr(...words: string[]): Promise<Ended> {

@@ -1,21 +1,20 @@
 /** dockerd on a socket of the test's, without a network, with ocibox as one of its runtimes. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { type Ended, inventory, until } from "../lib/sandbox.ts";
 
 /** The client may be somewhere else than in PATH's first place; any will do. */
 const needs = { root: true, programs: ["dockerd", "docker", "containerd", "busybox"] };
 const test = testWith(needs);
 let client: Client;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  client = new Client();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  client = owned.use(new Client());
   const { dir } = client;
   await client.daemon(
     [
@@ -33,16 +32,12 @@ beforeAll(async () => {
     ].filter((each, index, all) => each !== "--config-file" && all[index - 1] !== "--config-file"),
     join(dir, "sock"),
   );
+  owned.defer(async () => {
+    for (const id of (await docker("ps", "-aq")).out.split("\n").filter((each) => each !== ""))
+      await docker("rm", "-f", id);
+  });
   expect(await until(async () => (await docker("version")).code === 0, 20_000)).toBe(true);
   expect((await docker("import", await client.tree(), "box")).code).toBe(0);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  for (const id of (await docker("ps", "-aq")).out.split("\n").filter((each) => each !== ""))
-    await docker("rm", "-f", id);
-  await client.end();
-  expect(inventory()).toEqual(before);
 });
 
 function docker(...words: string[]): Promise<Ended> {

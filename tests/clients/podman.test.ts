@@ -1,22 +1,22 @@
 /** podman with ocibox as its runtime: what its users do all day. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Client, notThere } from "../lib/client.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { Client } from "../lib/client.ts";
+import { testWith } from "../lib/needs.ts";
 import { type Ended, inventory, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["podman", "conmon", "busybox"] };
 const test = testWith(needs);
 let client: Client;
-let before: ReturnType<typeof inventory>;
-let created: string[];
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  created = notThere("libpod_parent");
-  client = new Client();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  client = owned.use(new Client("libpod_parent"));
+  owned.defer(async () => {
+    await podman("rm", "-fa", "-t", "0");
+  });
   mkdirSync(join(client.dir, "hooks"));
   // podman asks for more open files than a process without CAP_SYS_RESOURCE may have.
   writeFileSync(
@@ -24,13 +24,6 @@ beforeAll(async () => {
     '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n',
   );
   expect((await podman("import", "-q", await client.tree(), "box")).code).toBe(0);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await podman("rm", "-fa", "-t", "0");
-  await client.end(...created);
-  expect(inventory()).toEqual(before);
 });
 
 function podman(...words: string[]): Promise<Ended> {

@@ -1,9 +1,10 @@
 /** runc, crun and ocibox are given the same bundles: what the container sees, and how it ends, is to be the same. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { chownSync, existsSync, mkdirSync, readdirSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { binary, inventory } from "../lib/sandbox.ts";
 import { base, type Case, corpus, probe } from "./corpus.ts";
 import { type Difference, differences, normal, type Runtime } from "./differences.ts";
@@ -11,7 +12,6 @@ import { type Difference, differences, normal, type Runtime } from "./difference
 const needs = { root: true, programs: ["busybox", "runc", "crun", "unshare"] };
 const test = testWith(needs);
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 const used = new Set<Difference>();
 
 const kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
@@ -21,22 +21,17 @@ const runtimes: Readonly<Record<Runtime | "ocibox", readonly string[]>> = {
   crun: ["crun"],
 };
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles("stat", "chrt", "ionice", "grep", "sed", "tail", "df", "rm", "rmdir", "wc", "false", "umount");
+around(needs, (owned) => {
+  unchanged(owned, inventory);
+  box = owned.use(
+    new Bundles("stat", "chrt", "ionice", "grep", "sed", "tail", "df", "rm", "rmdir", "wc", "false", "umount"),
+  );
   for (const name of ["given/in", "given2", "rootfs/etc"]) mkdirSync(join(box.bundle, name), { recursive: true });
   writeFileSync(join(box.bundle, "given/file"), "given\n");
   writeFileSync(join(box.bundle, "given2/second"), "second\n");
   writeFileSync(join(box.bundle, "rootfs/etc/passwd"), "root:x:0:0::/root:/bin/sh\nseven:x:7:7::/home/seven:/bin/sh\n");
   writeFileSync(join(box.bundle, "rootfs/probe"), probe);
   writeFileSync(join(box.bundle, "rootfs/probe2"), "second\n");
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  box[Symbol.dispose]();
-  expect(inventory()).toEqual(before);
 });
 
 interface Seen {

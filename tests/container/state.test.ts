@@ -1,15 +1,12 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { claim, isRunning, sweep } from "../../src/container/state.ts";
+import { around, temporary } from "../lib/around.ts";
 
 let directory = "";
-beforeAll(() => {
-  directory = mkdtempSync(join(tmpdir(), "ocibox-state-"));
-});
-afterAll(() => {
-  rmSync(directory, { recursive: true, force: true });
+around({}, (owned) => {
+  directory = temporary(owned, "state");
 });
 
 describe("the state directory", () => {

@@ -3,9 +3,8 @@
  * either refuses what the other refuses. Where fsck.erofs is there, it accepts the image too (Debian 12's knows blocks of
  * pages alone: it sees the same trees with empty files). OCIBOX_FUZZ_SECONDS for longer.
  */
-import { afterAll, beforeAll, expect } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect } from "bun:test";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { O } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
@@ -18,6 +17,7 @@ import { mountErofs } from "../../src/layer/erofs/mount.ts";
 import { Tree } from "../../src/layer/erofs/tree.ts";
 import { writeErofs } from "../../src/layer/erofs/write.ts";
 import { ByteSource, finishEntry, nextEntry } from "../../src/layer/tar.ts";
+import { around, temporary } from "../lib/around.ts";
 import { whyErofsFails } from "../lib/erofs.ts";
 import { cannotRun, testWith } from "../lib/needs.ts";
 import { type Member, tar } from "../lib/tar.ts";
@@ -27,12 +27,8 @@ let dir = "";
 const kernelNeeds = { root: true, missing: whyErofsFails() };
 const fsckNeeds = { programs: ["fsck.erofs"] };
 
-beforeAll(() => {
-  dir = mkdtempSync(join(tmpdir(), "ocibox-erofs-"));
-});
-
-afterAll(() => {
-  rmSync(dir, { recursive: true, force: true });
+around({}, (owned) => {
+  dir = temporary(owned, "erofs");
 });
 
 class Dice {

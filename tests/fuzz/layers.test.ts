@@ -2,18 +2,8 @@
  * Layers of all that can stand in a tar, sound and damaged: the three ways of unpacking refuse the same ones, make the
  * same tree of the others, and leave what lies beside alone.
  */
-import { afterAll, beforeAll, expect } from "bun:test";
-import {
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { expect } from "bun:test";
+import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { xattrsOf } from "../../ffi/attributes.ts";
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
@@ -25,9 +15,10 @@ import { indexLayer } from "../../src/layer/erofs/index-layer.ts";
 import { mountErofs } from "../../src/layer/erofs/mount.ts";
 import { ByteSource } from "../../src/layer/tar.ts";
 import { prepareTree } from "../../src/rootfs/prepare.ts";
+import { around, temporary, unchanged } from "../lib/around.ts";
 import { Canary } from "../lib/canary.ts";
 import { type Dice, fuzz, fuzzTimeout } from "../lib/fuzz.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { type Member, tar } from "../lib/tar.ts";
 
 const needs = { root: true };
@@ -36,10 +27,10 @@ let dir = "";
 let canary: Canary;
 let hasErofs = false;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  dir = mkdtempSync(join(tmpdir(), "ocibox-fuzz-"));
+around(needs, (owned) => {
+  dir = temporary(owned, "fuzz");
   canary = new Canary(join(dir, "canary"));
+  unchanged(owned, () => canary.now());
   const place = join(dir, "probe");
   mkdirSync(place);
   try {
@@ -49,12 +40,6 @@ beforeAll(() => {
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
   }
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  expect(canary.now()).toEqual([...canary.before]);
-  rmSync(dir, { recursive: true, force: true });
 });
 
 const sound = ["a", "b", "c", "l"];

@@ -3,9 +3,8 @@
  * beside it stays as it was. security: tar escape (2020-10696, 2021-29136, 2021-32760, 2021-21272, 2026-23745,
  * 2026-24842, 2026-26960), whiteouts, nodes and attributes, parser differentials.
  */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect } from "bun:test";
+import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { O } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
@@ -13,6 +12,7 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { OciboxError } from "../../src/errors.ts";
 import { applyLayer } from "../../src/layer/apply.ts";
 import { ByteSource } from "../../src/layer/tar.ts";
+import { around, temporary, unchanged } from "../lib/around.ts";
 import { Canary } from "../lib/canary.ts";
 import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
@@ -23,14 +23,10 @@ let dir = "";
 let canary: Canary;
 let layers = 0;
 
-beforeAll(() => {
-  dir = mkdtempSync(join(tmpdir(), "ocibox-layer-"));
+around({}, (owned) => {
+  dir = temporary(owned, "layer");
   canary = new Canary(join(dir, "canary"));
-});
-
-afterAll(() => {
-  expect(canary.now()).toEqual([...canary.before]);
-  rmSync(dir, { recursive: true, force: true });
+  unchanged(owned, () => canary.now());
 });
 
 async function apply(bytes: Uint8Array<ArrayBuffer>, lowers: readonly string[] = []): Promise<string> {

@@ -13,6 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
+import { unchanged } from "./around.ts";
 import { binary, type Ended } from "./sandbox.ts";
 
 const programs = [
@@ -84,6 +85,13 @@ export class Bundles implements Disposable {
     mkdirSync(join(this.dir, "bundle/rootfs/tmp"));
     cpSync("/bin/busybox", join(bin, "busybox"));
     for (const name of [...programs, ...more]) symlinkSync("busybox", join(bin, name));
+  }
+
+  /** Bundles of a file's tests, of which the runtime knows none in the end. */
+  static ownedBy(owned: AsyncDisposableStack, ...more: string[]): Bundles {
+    const bundles = owned.use(new Bundles(...more));
+    unchanged(owned, () => bundles.left());
+    return bundles;
   }
 
   get bundle(): string {

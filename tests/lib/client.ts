@@ -17,7 +17,7 @@ function cgroupsNamed(name: string): string[] {
   return ["", ...readdirSync("/sys/fs/cgroup")].map((each) => join("/sys/fs/cgroup", each, name)).filter(existsSync);
 }
 
-export class Client {
+export class Client implements AsyncDisposable {
   /** Short: some programs refuse long paths. */
   readonly dir = mkdtempSync(join(tmpdir(), "c"));
   /** The runtime, under a name by which it knows what it is to be. */
@@ -26,8 +26,13 @@ export class Client {
   readonly cgroup = `ocibox-${this.dir.slice(this.dir.lastIndexOf("/") + 1)}`;
   readonly #daemons: Bun.Subprocess[] = [];
 
-  constructor() {
+  /** Cgroups to remove in the end. */
+  readonly #cgroups: readonly string[];
+
+  /** @param others names of cgroups that the program makes besides: those that are there now are left alone */
+  constructor(...others: string[]) {
     symlinkSync(binary, this.runtime);
+    this.#cgroups = [this.cgroup, ...others.filter((name) => cgroupsNamed(name).length === 0)];
   }
 
   /** A root of busybox in an archive, which `import` takes. */
@@ -69,8 +74,8 @@ export class Client {
     return { out: await Bun.file(out).text(), err: await Bun.file(err).text(), code };
   }
 
-  /** Ends the daemons, the last first, and removes what they leave. @param others names of cgroups of theirs */
-  async end(...others: string[]): Promise<void> {
+  /** Ends the daemons, the last first, and removes what they leave. */
+  async [Symbol.asyncDispose](): Promise<void> {
     for (const child of this.#daemons.toReversed()) {
       child.kill("SIGTERM");
       if (!(await until(() => child.exitCode !== null || child.signalCode !== null, 15_000))) child.kill("SIGKILL");
@@ -80,7 +85,7 @@ export class Client {
     const mounts = (await Bun.file("/proc/self/mountinfo").text()).split("\n").map((line) => line.split(" ")[4] ?? "");
     for (const place of mounts.filter((each) => each.startsWith(`${this.dir}/`)).toReversed())
       Bun.spawnSync(["umount", "-l", place]);
-    for (const name of [this.cgroup, ...others])
+    for (const name of this.#cgroups)
       for (const directory of cgroupsNamed(name)) await until(() => removed(directory), 5000);
     rmSync(this.dir, { recursive: true, force: true });
   }
@@ -93,9 +98,4 @@ function removed(directory: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** Those of these cgroups that are not there yet, and so would be left by a test. */
-export function notThere(...names: string[]): string[] {
-  return names.filter((name) => cgroupsNamed(name).length === 0);
 }

@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { makeTree, pushImage } from "../../scripts/busybox-image.ts";
-import { startRegistry, type TestRegistry } from "./registry.ts";
+import { unchanged } from "./around.ts";
+import { run, startRegistry, type TestRegistry } from "./registry.ts";
 
 /** The program under test, as scripts/build makes it. */
 export const binary = resolve(process.env.OCIBOX_TEST_BINARY ?? "dist/ocibox");
@@ -64,6 +65,13 @@ export class Sandbox implements AsyncDisposable {
     return sandbox;
   }
 
+  /** A sandbox of a file's tests, which leave nothing in its store but images. */
+  static async ownedBy(owned: AsyncDisposableStack): Promise<Sandbox> {
+    const sandbox = owned.use(await Sandbox.make());
+    unchanged(owned, () => sandbox.leftovers());
+    return sandbox;
+  }
+
   /** The tree of the image; change it, and push it under another name. */
   get tree(): string {
     return join(this.dir, "tree");
@@ -80,6 +88,13 @@ export class Sandbox implements AsyncDisposable {
   /** Pushes the tree as library/NAME. */
   async push(name: string, settings?: Readonly<Record<string, unknown>>): Promise<void> {
     await pushImage(`http://${this.host}/v2/library/${name}`, this.tree, settings);
+  }
+
+  /** Pushes the image with everything that unpacking can get wrong. @returns its name */
+  async pushRich(): Promise<string> {
+    const image = `${this.host}/rich:1`;
+    await run("bash", resolve("tests/fixtures/rich-image.sh"), join(this.dir, "buildah"), image);
+    return image;
   }
 
   get env(): Record<string, string> {
@@ -108,6 +123,9 @@ export class Sandbox implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.registry.stop();
+    // buildah's overlay is a mount on its own storage directory.
+    const storage = join(this.dir, "buildah/storage/overlay");
+    if (existsSync(storage)) Bun.spawnSync(["umount", storage]);
     rmSync(this.dir, { recursive: true, force: true });
   }
 

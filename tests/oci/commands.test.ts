@@ -1,29 +1,20 @@
 /** spec, features, update, events, checkpoint: what they print, and what they do to a container that runs. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { binary, inventory, until } from "../lib/sandbox.ts";
 import { violations } from "../lib/schema.ts";
 
 const needs = { root: true, programs: ["busybox", "runc"] };
 const test = testWith(needs);
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles();
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  const left = box.left();
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
+around(needs, (owned) => {
+  unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned);
 });
 
 interface Spec {

@@ -1,22 +1,21 @@
 /** `exec`: one more process in a container that runs: where it is, who it is, how it ends, and what is left. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
 import { receiver } from "../lib/console.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { binary, inventory, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["busybox", "python3"] };
 const test = testWith(needs);
 const kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts", "time"];
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned);
   box.write((spec) => {
     if (spec.process === undefined || spec.linux === undefined) return;
     spec.process.args = ["sleep", "1000"];
@@ -29,16 +28,10 @@ beforeAll(async () => {
       syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 95 }],
     };
   });
+  owned.defer(async () => {
+    await box.call("delete", "-f", "one");
+  });
   expect(await box.call("run", "-d", "one")).toMatchObject({ code: 0, err: "" });
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await box.call("delete", "-f", "one");
-  const left = box.left();
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 async function sh(script: string, ...flags: string[]): Promise<string> {

@@ -1,9 +1,10 @@
 /** The OCI runtime's life cycle: create, start, state, kill, delete, run, list, pause, resume, ps; hooks; failures. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { binary, inventory, until } from "../lib/sandbox.ts";
 import { violations } from "../lib/schema.ts";
 
@@ -12,18 +13,9 @@ const test = testWith(needs);
 let box: Bundles;
 let before: ReturnType<typeof inventory>;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles();
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  const left = box.left();
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
+around(needs, (owned) => {
+  before = unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned);
 });
 
 /** Directories of a container's in any hierarchy. */

@@ -1,31 +1,22 @@
 /** Namespaces that are joined by their path, the user namespace among them; mounts with other owners; clocks. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { chownSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { inventory, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["busybox", "unshare"] };
 const test = testWith(needs);
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles("stat", "date");
+around(needs, (owned) => {
+  unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned, "stat", "date");
   // Root of a user namespace is somebody else to this tree, and cannot make them.
   for (const name of ["proc", "dev", "own", "theirs", "plain"]) mkdirSync(join(box.bundle, "rootfs", name));
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  const left = box.left();
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 function mapped(spec: Spec, hostID = 100_000, size = 65_536): void {

@@ -2,12 +2,13 @@
  * linux.netDevices: the runtime is called in a network namespace of the tests' own, so that no link of the machine's is
  * touched. The devices are dummies, or ifb's where the kernel has none.
  */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { inventory, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["busybox", "ip", "nsenter", "unshare"] };
@@ -17,7 +18,6 @@ let host = "";
 let pod = "";
 const keepers: Bun.Subprocess[] = [];
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 let kind = "dummy";
 
 function run(...words: string[]): string {
@@ -116,10 +116,15 @@ function networkPath(spec: Spec, path: string): void {
   for (const each of spec.linux?.namespaces ?? []) if (each.type === "network") each.path = path;
 }
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles("ip");
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned, "ip");
+  owned.defer(async () => {
+    for (const keeper of keepers) {
+      keeper.kill();
+      await keeper.exited;
+    }
+  });
   for (const name of ["proc", "dev"]) mkdirSync(join(box.bundle, "rootfs", name));
   host = await newNamespace();
   pod = await newNamespace();
@@ -130,18 +135,6 @@ beforeAll(async () => {
     kind = "ifb";
   }
   box.within = ["nsenter", `--net=${host}`];
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.left();
-  for (const keeper of keepers) {
-    keeper.kill();
-    await keeper.exited;
-  }
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 describe("moved", () => {

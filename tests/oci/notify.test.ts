@@ -1,29 +1,20 @@
 /** SCMP_ACT_NOTIFY: a program outside is handed the filter's listener with the container's state, and answers for the kernel. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { inventory, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["busybox", "python3"] };
 const test = testWith(needs);
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles("rmdir");
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  const left = box.left();
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
+around(needs, (owned) => {
+  unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned, "rmdir");
 });
 
 /** Answers every call with "no space left on device" (28); writes down what it was told, and how often it was asked. */

@@ -1,30 +1,21 @@
 /** What config.json says of the process, looked up in the kernel; what is handed to it; hooks where they run. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { chmodSync, existsSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
 import { receiver } from "../lib/console.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { binary, inventory } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["busybox", "python3", "ionice"] };
 const test = testWith(needs);
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles("grep", "stat");
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  const left = box.left();
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
+around(needs, (owned) => {
+  unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned, "grep", "stat");
 });
 
 type Running = Spec & { process: NonNullable<Spec["process"]>; linux: NonNullable<Spec["linux"]> };

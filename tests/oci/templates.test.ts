@@ -1,28 +1,19 @@
 /** Kept plans: the third container of a kind is made from a template, and is like the first but for its names. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { inventory, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["busybox"] };
 const test = testWith(needs);
 let box: Bundles;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = new Bundles();
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  const left = box.left();
-  box[Symbol.dispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
+around(needs, (owned) => {
+  unchanged(owned, inventory);
+  box = Bundles.ownedBy(owned);
 });
 
 function hash(letter: string): string {

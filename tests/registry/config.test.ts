@@ -1,17 +1,16 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { OciboxError } from "../../src/errors.ts";
 import { parseReference } from "../../src/reference/reference.ts";
 import { certificatesFor, endpointsFor } from "../../src/registry/config.ts";
 import { isLinkLocal, isLoopback } from "../../src/registry/hosts.ts";
+import { around, temporary } from "../lib/around.ts";
 
 let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "ocibox-config-"));
+around({}, (owned) => {
+  folder = temporary(owned, "config");
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function put(path: string, content: string): string {
   const full = join(folder, path);

@@ -1,13 +1,13 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { OciboxError } from "../../src/errors.ts";
 import { findCredentials } from "../../src/registry/credentials.ts";
+import { around, temporary } from "../lib/around.ts";
 
 let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "ocibox-credentials-"));
+around({}, (owned) => {
+  folder = temporary(owned, "credentials");
   mkdirSync(join(folder, "bin"));
   // A helper that knows one server, one that fails, one that hangs on to nothing, as docker-credential-helpers answer.
   helper(
@@ -20,7 +20,6 @@ token.test) echo '{"Username":"<token>","Secret":"identity"}';;
   helper("broken", "echo secret-in-output; exit 3");
   helper("liar", "echo not json");
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function helper(name: string, script: string): void {
   const path = join(folder, "bin", `docker-credential-${name}`);

@@ -1,15 +1,15 @@
 /** HTTP/2: a registry that speaks it alone is pulled from and pushed to; any other is spoken to as ever. */
-import { afterAll, beforeAll, expect } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { expect } from "bun:test";
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { createSecureServer, type Http2SecureServer } from "node:http2";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseReference } from "../../src/reference/reference.ts";
 import { openRepository } from "../../src/registry/client.ts";
 import { Uploads } from "../../src/registry/push.ts";
 import { sha256 } from "../../src/spec/digest.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, temporary } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { makeCertificates, startRegistry, type TestRegistry } from "../lib/registry.ts";
 
 const needs = { programs: ["docker-registry", "openssl"] };
@@ -18,17 +18,12 @@ let folder: string;
 let registry: TestRegistry;
 const servers: Http2SecureServer[] = [];
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  folder = mkdtempSync(join(tmpdir(), "ocibox-http2-"));
-  registry = await startRegistry();
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  for (const server of servers) server.close();
-  await registry.stop();
-  rmSync(folder, { recursive: true, force: true });
+around(needs, async (owned) => {
+  folder = temporary(owned, "http2");
+  registry = owned.use(await startRegistry());
+  owned.defer(() => {
+    for (const server of servers) server.close();
+  });
 });
 
 /** The registry behind a server for TLS. @returns where it is, and the versions that it was spoken to in */

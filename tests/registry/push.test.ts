@@ -1,10 +1,10 @@
 /** push, login and logout, at real registries: what comes out again is the same, and nothing is sent twice. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect } from "bun:test";
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { around, temporary } from "../lib/around.ts";
 import { buildIndex } from "../lib/multi-platform.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { run, startRegistry, type TestRegistry } from "../lib/registry.ts";
 import { binary, Sandbox, until } from "../lib/sandbox.ts";
 
@@ -14,24 +14,16 @@ let box: Sandbox;
 let locked: TestRegistry;
 let folder: string;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
-  folder = mkdtempSync(join(tmpdir(), "ocibox-push-"));
+around(needs, async (owned) => {
+  box = owned.use(await Sandbox.make());
+  folder = temporary(owned, "push");
   // More than a chunk, and not to be compressed.
   const noise = new Uint8Array(5 << 20);
   for (let at = 0; at < noise.length; at += 65_536) crypto.getRandomValues(noise.subarray(at, at + 65_536));
   writeFileSync(join(box.tree, "noise"), noise);
   await box.push("noisy");
-  locked = await startRegistry({ htpasswd: { username: "alice", password: "secret:word" } });
+  locked = owned.use(await startRegistry({ htpasswd: { username: "alice", password: "secret:word" } }));
   for (const name of ["alpine", "noisy"]) expect((await box.ocibox(["pull", "-q", name])).code).toBe(0);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await locked.stop();
-  await box[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 function digestAt(reference: string, ...flags: string[]): Promise<string> {

@@ -1,12 +1,12 @@
 /** Against Debian's docker-registry, fed by skopeo. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { OciboxError } from "../../src/errors.ts";
 import { parseReference } from "../../src/reference/reference.ts";
 import { openRepository, type RepositoryOptions } from "../../src/registry/client.ts";
 import { decodeImageConfig, decodeManifest } from "../../src/spec/image-decode.ts";
+import { around, temporary } from "../lib/around.ts";
 import { type LayoutImage, noise, writeLayout } from "../lib/oci-fixture.ts";
 import { run, startRegistry, type TestRegistry } from "../lib/registry.ts";
 
@@ -14,12 +14,11 @@ let folder: string;
 let layout: string;
 let image: LayoutImage;
 
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "ocibox-real-"));
+around({}, (owned) => {
+  folder = temporary(owned, "real");
   layout = join(folder, "layout");
   image = writeLayout(layout, [new Uint8Array(1024), noise(3_000_000)]);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 async function feed(registry: TestRegistry, ...flags: string[]): Promise<string> {
   const name = `${registry.host}/team/app:v1`;
@@ -61,11 +60,10 @@ async function failure(promise: Promise<unknown>): Promise<OciboxError> {
 describe("a registry that anybody may read", () => {
   let registry: TestRegistry;
   let name: string;
-  beforeAll(async () => {
-    registry = await startRegistry();
+  around({}, async (owned) => {
+    registry = owned.use(await startRegistry());
     name = await feed(registry, "--dest-tls-verify=false");
   });
-  afterAll(() => registry.stop());
 
   test("manifest, configuration and layers by tag and by digest, over plain HTTP on loopback", async () => {
     await pull(name, options());

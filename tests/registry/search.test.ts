@@ -1,8 +1,9 @@
 /** search: docker's own way where a registry has it, the catalog where it has that, and a clear word where neither. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { startRegistry } from "../lib/registry.ts";
 import { folder, Sandbox } from "../lib/sandbox.ts";
 
@@ -10,14 +11,9 @@ const needs = { root: true, programs: ["docker-registry", "busybox"] };
 const test = testWith(needs);
 let box: Sandbox;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = owned.use(await Sandbox.make());
   for (const name of ["busybox", "alpine-extra"]) await box.push(name);
-}, 60_000);
-
-afterAll(async () => {
-  if (!cannotRun(needs)) await box[Symbol.asyncDispose]();
 });
 
 async function ok(...words: string[]): Promise<string> {

@@ -1,17 +1,16 @@
 /** What a name without a registry stands for, by the files of containers-registries.conf(5). */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { OciboxError } from "../../src/errors.ts";
 import { canonical } from "../../src/reference/reference.ts";
 import { longNames } from "../../src/registry/short-names.ts";
+import { around, temporary } from "../lib/around.ts";
 
 let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "ocibox-short-"));
+around({}, (owned) => {
+  folder = temporary(owned, "short");
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const hex = "0123456789abcdef".repeat(4);
 

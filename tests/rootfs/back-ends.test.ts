@@ -2,11 +2,12 @@
  * The three ways of keeping layers, one suite for all: each makes the same tree of the same image, and that is the one
  * that umoci makes. Small images with odd layers, a rich one, busybox, Debian.
  */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { snapshotters } from "../../src/store/snapshotter.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { writeLayout } from "../lib/oci-fixture.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
@@ -17,21 +18,10 @@ import { cases } from "./corpus.ts";
 const needs = { root: true, programs: ["docker-registry", "buildah", "umoci", "getfattr", "setcap", "busybox"] };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
 });
 
 /** The image's tree, as each back end has it. */

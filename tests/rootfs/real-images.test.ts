@@ -2,12 +2,13 @@
  * Real images, kept in each of the three ways: one tree, and that is umoci's. The large one takes minutes to make, so it
  * is not made here: `OCIBOX_TEST_LARGE=DIR`, as scripts/large-image leaves it, has it looked at too.
  */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { snapshotters } from "../../src/store/snapshotter.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { blobOf, writeLayout } from "../lib/oci-fixture.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
@@ -27,21 +28,10 @@ const testLarge = testWith({
       : undefined,
 });
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
 });
 
 /** @param layout with the tag "latest" */

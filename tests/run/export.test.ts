@@ -1,9 +1,10 @@
 /** export and diff of a container: the same as docker's of one that did the same to the same image. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox, until } from "../lib/sandbox.ts";
 import { describeTree } from "../lib/tree.ts";
@@ -18,7 +19,6 @@ const needs = {
 const test = testWith(needs);
 let box: Sandbox;
 let client: Client;
-let before: ReturnType<typeof inventory>;
 let image = "";
 
 /** Everything that can happen to a tree, with busybox alone. */
@@ -37,26 +37,16 @@ const changes = [
   "touch -d '2001-02-03 04:05:06' /home/new",
 ].join("; ");
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
-  client = new Client();
-  image = `${box.host}/rich:1`;
-  await run("bash", resolve("tests/fixtures/rich-image.sh"), join(box.dir, "buildah"), image);
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
+  owned.defer(async () => {
+    await box.ocibox(["rm", "-f", "changed", "running"]);
+  });
+  client = owned.use(new Client());
+  image = await box.pushRich();
   await ok("pull", "-q", image);
   await ok("run", "--name", "changed", image, "sh", "-c", changes);
-}, 120_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await box.ocibox(["rm", "-f", "changed", "running"]);
-  const left = box.leftovers();
-  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
-  await box[Symbol.asyncDispose]();
-  await client.end();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 async function ok(...words: string[]): Promise<string> {

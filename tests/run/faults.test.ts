@@ -1,6 +1,7 @@
 /** Each step of a container's plan made to fail in turn: the host is as before, and the message says which and why. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { describe, expect } from "bun:test";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { folder, inventory, Sandbox } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox"] };
@@ -8,17 +9,10 @@ const test = testWith(needs);
 let box: Sandbox;
 let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  before = unchanged(owned, inventory);
+  box = owned.use(await Sandbox.make());
   expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await box[Symbol.asyncDispose]();
-  expect(inventory()).toEqual(before);
 });
 
 /** The call with its arguments, the errno in words, the setting; or what could not be run or removed. */

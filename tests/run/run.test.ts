@@ -1,8 +1,9 @@
 /** `ocibox run` as its users know it from docker and podman: streams, exit codes, options, and nothing left behind. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { folder, inventory, Sandbox, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox"] };
@@ -10,19 +11,10 @@ const test = testWith(needs);
 let box: Sandbox;
 let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  before = unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
   expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 describe("streams and exit codes", () => {

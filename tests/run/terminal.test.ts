@@ -1,27 +1,18 @@
 /** `ocibox run -it` in a real terminal: tmux. */
-import { afterAll, beforeAll, expect } from "bun:test";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { expect } from "bun:test";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { binary, inventory, Sandbox, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox", "tmux"] };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
   expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 /** A terminal of 80 by 24 with a shell in it, and its own server. */

@@ -1,10 +1,11 @@
 /** The tree that a container stands in is, name by name, what umoci makes of the same image; and others read our store. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { mkdirSync, readdirSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { prepareOverlay } from "../../src/rootfs/overlay.ts";
 import { openStore } from "../../src/store/store.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { writeLayout } from "../lib/oci-fixture.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox, until } from "../lib/sandbox.ts";
@@ -16,29 +17,16 @@ const needs = {
 };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 let expected: string[];
 let image = "";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
-  image = `${box.host}/rich:1`;
-  await run("bash", resolve("tests/fixtures/rich-image.sh"), join(box.dir, "buildah"), image);
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
+  image = await box.pushRich();
   await run("skopeo", "copy", "-q", "--src-tls-verify=false", `docker://${image}`, `oci:${box.dir}/layout:rich`);
   await run("umoci", "unpack", "--image", `${box.dir}/layout:rich`, `${box.dir}/bundle`);
   expected = await describeTree(`${box.dir}/bundle/rootfs`);
-}, 120_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  // buildah's overlay is a mount on its own storage directory.
-  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 describe("an image with everything odd", () => {

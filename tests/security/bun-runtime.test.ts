@@ -1,8 +1,9 @@
 /** The Bun runtime: nothing of the directory ocibox is called in, and none of Bun's variables, changes what it does. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { describe, expect } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { around, temporary } from "../lib/around.ts";
 import { testWith } from "../lib/needs.ts";
 import { startRegistry } from "../lib/registry.ts";
 import { binary } from "../lib/sandbox.ts";
@@ -10,12 +11,10 @@ import { binary } from "../lib/sandbox.ts";
 let dir: string;
 let mark: string;
 
-beforeAll(() => {
-  dir = mkdtempSync(join(tmpdir(), "ocibox-bun-"));
+around({}, (owned) => {
+  dir = temporary(owned, "bun");
   mark = join(dir, "mark");
 });
-
-afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 interface Ended {
   readonly out: string;

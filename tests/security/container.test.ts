@@ -1,16 +1,16 @@
 /** What a hostile image, a hostile command or a careless caller may not get out of a container. docs/security.md */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Canary } from "../lib/canary.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { binary, folder, inventory, Sandbox, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox", "gcc", "script"] };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 let canary: Canary;
 let hash: string;
 
@@ -18,12 +18,12 @@ function hashOf(path: string): string {
   return new Bun.CryptoHasher("sha256").update(readFileSync(path)).digest("hex");
 }
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  hash = hashOf(binary);
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  hash = unchanged(owned, () => hashOf(binary));
+  box = await Sandbox.ownedBy(owned);
   canary = new Canary(join(box.dir, "canary"));
+  unchanged(owned, () => canary.now());
   const attack = join(box.tree, "attack");
   await run("gcc", "-static", "-O1", "-w", "-o", attack, resolve("tests/fixtures/attack.c"));
   const flags = ["-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-O1", "-w"];
@@ -31,18 +31,6 @@ beforeAll(async () => {
   await box.push("hostile");
   expect((await box.ocibox(["pull", "-q", "hostile"])).code).toBe(0);
   expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  const now = canary.now();
-  const { before: expected } = canary;
-  await box[Symbol.asyncDispose]();
-  expect(now).toEqual([...expected]);
-  expect(hashOf(binary)).toBe(hash);
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 /** An image made of the tree as `change` leaves it; the tree is as before afterwards. */

@@ -1,8 +1,8 @@
 /** Digests and layouts (2024-3727, 2014-9356): what is no digest is refused before a path or a request is made of it. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect } from "bun:test";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
+import { around, temporary } from "../lib/around.ts";
 import { testWith } from "../lib/needs.ts";
 import { blobOf } from "../lib/oci-fixture.ts";
 import { binary } from "../lib/sandbox.ts";
@@ -10,11 +10,9 @@ import { binary } from "../lib/sandbox.ts";
 const test = testWith({ root: true });
 let dir: string;
 
-beforeAll(() => {
-  dir = mkdtempSync(join(tmpdir(), "ocibox-digests-"));
+around({}, (owned) => {
+  dir = temporary(owned, "digests");
 });
-
-afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const zeros = "0".repeat(64);
 const bad = [

@@ -2,16 +2,16 @@
  * The corpus of bad inputs, through the program itself: each is refused in one line that says why, and nothing of it is
  * in the store.
  */
-import { afterAll, beforeAll, expect } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect } from "bun:test";
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { snapshotters } from "../../src/store/snapshotter.ts";
 import { shouldFailDocuments } from "../fixtures/should-fail-documents.ts";
 import { shouldFailLayers } from "../fixtures/should-fail-layers.ts";
 import { shouldFailReferences } from "../fixtures/should-fail-references.ts";
+import { around, temporary, unchanged } from "../lib/around.ts";
 import { Canary } from "../lib/canary.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { blobOf, writeLayout } from "../lib/oci-fixture.ts";
 import { binary } from "../lib/sandbox.ts";
 
@@ -20,16 +20,10 @@ const test = testWith(needs);
 let dir = "";
 let canary: Canary;
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  dir = mkdtempSync(join(tmpdir(), "ocibox-bad-"));
+around(needs, (owned) => {
+  dir = temporary(owned, "bad");
   canary = new Canary(join(dir, "canary"));
-});
-
-afterAll(() => {
-  if (cannotRun(needs)) return;
-  expect(canary.now()).toEqual([...canary.before]);
-  rmSync(dir, { recursive: true, force: true });
+  unchanged(owned, () => canary.now());
 });
 
 async function refused(words: readonly string[], says: RegExp): Promise<void> {

@@ -1,37 +1,30 @@
 /** Stores that are only read: their images are there as one's own are, and nothing is ever written to them. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox", "mount", "umount"] };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 let shared = "";
 let env: Record<string, string> = {};
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
   shared = join(box.dir, "shared");
   expect((await box.ocibox(["--root", shared, "pull", "-q", "alpine"])).code).toBe(0);
   // As a disk that somebody else writes: an attempt to write to it fails.
   await run("mount", "--bind", shared, shared);
+  owned.defer(async () => {
+    await run("umount", shared);
+  });
   await run("mount", "-o", "remount,bind,ro", shared);
   env = { OCIBOX_ADDITIONAL_STORES: `/nowhere:${shared}` };
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await run("umount", shared);
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 test("its images are listed, run and looked into, without a registry", async () => {

@@ -1,5 +1,5 @@
 /** check, check --repair, prune, system df: what is wrong is found by name, mended without fetching what is whole. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import {
   appendFileSync,
   chmodSync,
@@ -12,7 +12,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { writeLayout } from "../lib/oci-fixture.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
 import { tar } from "../lib/tar.ts";
@@ -20,22 +21,12 @@ import { tar } from "../lib/tar.ts";
 const needs = { root: true, programs: ["docker-registry", "busybox"] };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
   writeFileSync(join(box.tree, "second"), "another layer\n");
   await box.push("other");
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 const blobs = (): string => join(box.root, "image/blobs/sha256");

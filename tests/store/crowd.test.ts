@@ -2,10 +2,11 @@
  * Fifty processes at once that pull, run, remove and prune the same five images, and are killed at random: the store is
  * whole afterwards, nothing is left, and no blob was fetched twice at the same time.
  */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { binary, inventory, Sandbox, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox"] };
@@ -15,7 +16,6 @@ const duration = Number(process.env.OCIBOX_TEST_CROWD ?? "30");
 const crowd = 50;
 const images = ["one", "two", "three", "four", "five"];
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 let proxy: Bun.Server<undefined>;
 /** Each download of a blob; one whose asker was killed is given up. */
 interface Download {
@@ -34,10 +34,9 @@ function twice(): string[] {
     .map((each) => each.blob);
 }
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
   for (const name of images) {
     writeFileSync(join(box.tree, "name"), `${name}\n`);
     await box.push(name);
@@ -68,19 +67,11 @@ beforeAll(async () => {
       return new Response(bytes, { status: answer.status, headers: answer.headers });
     },
   });
+  owned.defer(() => proxy.stop(true));
   writeFileSync(
     join(box.dir, "registries.conf"),
     `[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "127.0.0.1:${proxy.port}"\ninsecure = true\n`,
   );
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await proxy.stop(true);
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 /** What one of the crowd does next. */

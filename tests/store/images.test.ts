@@ -1,10 +1,11 @@
 /** images: the same answers as docker's to the same questions about the same images. */
-import { afterAll, beforeAll, describe, expect, test as plainTest } from "bun:test";
+import { describe, expect, test as plainTest } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ago } from "../../src/cli/output.ts";
+import { around } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { Sandbox, until } from "../lib/sandbox.ts";
 
@@ -29,10 +30,9 @@ async function make(name: string, ...flags: string[]): Promise<void> {
   await Bun.sleep(1100);
 }
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
-  client = new Client();
+around(needs, async (owned) => {
+  box = await Sandbox.ownedBy(owned);
+  client = owned.use(new Client());
   const { dir } = client;
   await client.daemon(
     [
@@ -58,15 +58,7 @@ beforeAll(async () => {
   await ok("save", "-o", join(box.dir, "lost.tar"), id);
   for (const archive of ["all.tar", "lost.tar"])
     expect((await docker("load", "-q", "-i", join(box.dir, archive))).err).toBe("");
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  await client.end();
-  expect(left).toEqual([]);
-}, 30_000);
+});
 
 const format = ["--format", "{{.ID}} {{.Repository}} {{.Tag}} {{.CreatedAt}}"];
 

@@ -1,31 +1,22 @@
 /** import: a tar of a root becomes an image, from a file or a pipe, plain or compressed. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox", "tar", "gzip", "zstd", "skopeo"] };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
   await run("tar", "-C", box.tree, "-cf", join(box.dir, "root.tar"), ".");
   await run("gzip", "-k", join(box.dir, "root.tar"));
   await run("zstd", "-q", join(box.dir, "root.tar"));
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 test("plain, gzip, zstd: one and the same tree", async () => {

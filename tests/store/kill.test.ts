@@ -1,8 +1,9 @@
 /** A pull killed at any moment leaves a store whose next pull succeeds, and nothing of the killed one in it. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { readdirSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { join } from "node:path";
+import { around } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { Sandbox } from "../lib/sandbox.ts";
 
@@ -11,17 +12,9 @@ const test = testWith(needs);
 let box: Sandbox;
 let image = "";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
-  image = `${box.host}/rich:1`;
-  await run("bash", resolve("tests/fixtures/rich-image.sh"), join(box.dir, "buildah"), image);
-}, 120_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
-  await box[Symbol.asyncDispose]();
+around(needs, async (owned) => {
+  box = owned.use(await Sandbox.make());
+  image = await box.pushRich();
 });
 
 /** What is there of finished things: only whole blobs and whole layers may be. */

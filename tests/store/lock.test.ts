@@ -1,10 +1,11 @@
 /** The lock file: what a name stood for when it was locked is what --locked takes, whatever the tag has come to be. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decodeLock, encodeLock } from "../../src/store/image-lock.ts";
+import { around } from "../lib/around.ts";
 import { buildIndex } from "../lib/multi-platform.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { freePort, run } from "../lib/registry.ts";
 import { Sandbox } from "../lib/sandbox.ts";
 
@@ -13,18 +14,10 @@ const test = testWith(needs);
 let box: Sandbox;
 let work = "";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = await Sandbox.ownedBy(owned);
   work = join(box.dir, "work");
   mkdirSync(work);
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
 });
 
 const call = (...words: string[]) => box.ocibox(words, { cwd: work });

@@ -1,9 +1,10 @@
 /** Multi-platform images made here: an index of images for one platform each, which other tools take. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { around } from "../lib/around.ts";
 import { buildIndex } from "../lib/multi-platform.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { Sandbox } from "../lib/sandbox.ts";
 
@@ -13,20 +14,12 @@ let box: Sandbox;
 
 const own = process.arch === "arm64" ? "arm64" : "amd64";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = await Sandbox.ownedBy(owned);
   const registry = `http://${box.host}/v2`;
   // Each for one platform, as a build machine would push them.
   for (const platform of ["amd64", "arm64", "arm/v7", "s390x"])
     await buildIndex(`${registry}/built/${platform.replace("/", "")}`, `${registry}/library/alpine`, [platform]);
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
 });
 
 async function ok(...words: string[]): Promise<string> {

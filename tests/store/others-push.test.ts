@@ -1,9 +1,10 @@
 /** What buildah, podman, docker and skopeo push, gzip and zstd, is pulled as the tree that it was. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { run, startRegistry } from "../lib/registry.ts";
 import { inventory, Sandbox, until } from "../lib/sandbox.ts";
 import { describeTree } from "../lib/tree.ts";
@@ -27,33 +28,20 @@ const needs = {
 const test = testWith(needs);
 let box: Sandbox;
 let client: Client;
-let before: ReturnType<typeof inventory>;
 /** The image as buildah has made and pushed it, in layers of gzip. */
 let image = "";
 let layout = "";
 let tree: string[] = [];
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
-  client = new Client();
-  image = `${box.host}/rich:1`;
-  await run("bash", resolve("tests/fixtures/rich-image.sh"), join(box.dir, "buildah"), image);
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
+  client = owned.use(new Client());
+  image = await box.pushRich();
   layout = `oci:${box.dir}/layout:rich`;
   await run("skopeo", "copy", "-q", "--src-tls-verify=false", `docker://${image}`, layout);
   await run("umoci", "unpack", "--image", `${box.dir}/layout:rich`, `${box.dir}/bundle`);
   tree = await describeTree(`${box.dir}/bundle/rootfs`);
-}, 120_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
-  await client.end();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 /** Pulls into a store of its own. @returns what each layer is compressed by */

@@ -1,9 +1,10 @@
 /** Images for several platforms: an index comes whole, attestations included, and goes on to a registry unchanged. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
+import { around } from "../lib/around.ts";
 import { buildIndex } from "../lib/multi-platform.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { Sandbox } from "../lib/sandbox.ts";
 
@@ -13,19 +14,11 @@ const all = ["amd64", "arm/v6", "arm/v7", "arm64"];
 let box: Sandbox;
 let index = "";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = await Sandbox.ownedBy(owned);
   const registry = `http://${box.host}/v2`;
   await buildIndex(`${registry}/library/many`, `${registry}/library/alpine`, all, true);
   index = await digestOf("library/many");
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
 });
 
 async function ok(...words: string[]): Promise<string> {

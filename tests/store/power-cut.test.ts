@@ -8,11 +8,12 @@
  * them nothing reaches the disk. OCIBOX_TEST_POWER=all cuts both ways before and after each call, those too that remove
  * what lies in a tree, which finds the same disks several times over.
  */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { beforeAll, describe, expect } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type ChainId, chainIds, type DiffId, hexOf } from "../../src/spec/digest.ts";
 import { layerFolders, type Snapshotter, snapshotters } from "../../src/store/snapshotter.ts";
+import { around } from "../lib/around.ts";
 import { buildIndex } from "../lib/multi-platform.ts";
 import { cannotRun, testWith } from "../lib/needs.ts";
 import { noise, writeLayout } from "../lib/oci-fixture.ts";
@@ -221,21 +222,16 @@ async function topOf(disk: Disk): Promise<ChainId> {
   return chainIds(layers).at(-1) as ChainId;
 }
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = owned.use(await Sandbox.make());
+  // Others on the machine mount and unmount meanwhile.
+  owned.defer(() => {
+    expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(box.dir);
+  });
   await run("gcc", "-O1", "-Wall", "-o", at("powercut"), resolve("tests/fixtures/powercut.c"));
   await run("truncate", "-s", "48M", at("formatted"));
   await run("mkfs.ext4", "-q", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0", at("formatted"));
   for (let lane = 0; lane < lanes; lane++) mkdirSync(at(`place-${lane}`));
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  // Others on the machine mount and unmount meanwhile.
-  const mounts = readFileSync("/proc/self/mountinfo", "utf8");
-  await box[Symbol.asyncDispose]();
-  expect(mounts).not.toContain(box.dir);
 });
 
 /** One scenario on one kind of layers. */

@@ -1,9 +1,9 @@
 /** What a pull that was killed has fetched of a large layer is gone on with, and never believed. */
-import { afterAll, beforeAll, expect } from "bun:test";
-import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect } from "bun:test";
+import { closeSync, existsSync, openSync, readdirSync, rmSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around, temporary } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { type Blob, type LayoutImage, noise, writeLayout } from "../lib/oci-fixture.ts";
 import { binary, until } from "../lib/sandbox.ts";
 import { tar } from "../lib/tar.ts";
@@ -45,18 +45,12 @@ function answer(request: Request): Response {
   return new Response(body, { headers });
 }
 
-beforeAll(() => {
-  if (cannotRun(needs)) return;
-  dir = mkdtempSync(join(tmpdir(), "ocibox-resume-"));
+around(needs, (owned) => {
+  dir = temporary(owned, "resume");
   image = writeLayout(join(dir, "layout"), [tar([{ name: "noise", body: noise(6_000_000) }])]);
   [large] = image.layers as [Blob];
   server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: answer });
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await server.stop(true);
-  rmSync(dir, { recursive: true, force: true });
+  owned.defer(() => server.stop(true));
 });
 
 const root = (): string => join(dir, "root");

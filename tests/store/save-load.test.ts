@@ -1,8 +1,9 @@
 /** Every way an image takes in and out of the store, against the field's own tools: digests are the same at both ends. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { blobOf, writeLayout } from "../lib/oci-fixture.ts";
 import { run } from "../lib/registry.ts";
 import { Sandbox } from "../lib/sandbox.ts";
@@ -12,15 +13,10 @@ const test = testWith(needs);
 let box: Sandbox;
 let digest = "";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = owned.use(await Sandbox.make());
   digest = (await ok("pull", "-q", "alpine")).trim();
   await ok("tag", "alpine", "example.com/other/name:2");
-}, 60_000);
-
-afterAll(async () => {
-  if (!cannotRun(needs)) await box[Symbol.asyncDispose]();
 });
 
 async function ok(...words: string[]): Promise<string> {

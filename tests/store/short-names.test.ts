@@ -1,8 +1,9 @@
 /** Names without a registry, as this machine's configuration has them, in every command that takes an image. */
-import { afterAll, beforeAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { Sandbox } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox"] };
@@ -11,20 +12,12 @@ let box: Sandbox;
 let work = "";
 let mirrors = "";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = await Sandbox.ownedBy(owned);
   work = join(box.dir, "work");
   mkdirSync(work);
   mirrors = readFileSync(join(box.dir, "registries.conf"), "utf8");
   await box.push("other");
-}, 60_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
 });
 
 /** With its own registries.conf; docker.io is the sandbox's registry in each. */

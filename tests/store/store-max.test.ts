@@ -1,8 +1,9 @@
 /** --store-max: after a pull the images that were not used for the longest time go, and never what is in use. */
-import { afterAll, beforeAll, beforeEach, expect } from "bun:test";
+import { beforeEach, expect } from "bun:test";
 import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { lockFile } from "../../ffi/lock.ts";
+import { around } from "../lib/around.ts";
 import { cannotRun, testWith } from "../lib/needs.ts";
 import { noise } from "../lib/oci-fixture.ts";
 import { Sandbox } from "../lib/sandbox.ts";
@@ -11,26 +12,18 @@ const needs = { root: true, programs: ["docker-registry", "busybox"] };
 const test = testWith(needs);
 let box: Sandbox;
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
+around(needs, async (owned) => {
+  box = await Sandbox.ownedBy(owned);
   for (const [at, name] of ["one", "two", "three", "four"].entries()) {
     // 4 MiB that do not compress, of each image its own: with busybox about 11 MB as blob and unpacked.
     const bytes = noise(4 << 20).map((byte) => byte ^ (at * 17));
     writeFileSync(join(box.tree, "noise"), bytes);
     await box.push(name);
   }
-}, 60_000);
+});
 
 beforeEach(() => {
   if (!cannotRun(needs)) rmSync(box.root, { recursive: true, force: true });
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
 });
 
 async function ok(...words: string[]): Promise<string> {

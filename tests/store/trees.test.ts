@@ -1,8 +1,9 @@
 /** unpack and cp: an image's tree without a container, as umoci unpacks it. */
-import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { join } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
 import { inventory, Sandbox } from "../lib/sandbox.ts";
 import { describeTree } from "../lib/tree.ts";
@@ -13,25 +14,13 @@ const needs = {
 };
 const test = testWith(needs);
 let box: Sandbox;
-let before: ReturnType<typeof inventory>;
 let image = "";
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  before = inventory();
-  box = await Sandbox.make();
-  image = `${box.host}/rich:1`;
-  await run("bash", resolve("tests/fixtures/rich-image.sh"), join(box.dir, "buildah"), image);
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
+  image = await box.pushRich();
   expect((await box.ocibox(["pull", "-q", image])).code).toBe(0);
-}, 120_000);
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  const left = box.leftovers();
-  Bun.spawnSync(["umount", join(box.dir, "buildah/storage/overlay")]);
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
-  expect(inventory()).toEqual(before);
 });
 
 describe("unpack", () => {
