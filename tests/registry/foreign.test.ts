@@ -1,5 +1,5 @@
 /** Layers that a registry does not have, and that the image says where to find: fetched from there, and told nothing. */
-import { afterAll, afterEach, beforeAll, describe, expect } from "bun:test";
+import { afterEach, describe, expect } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { OciboxError } from "../../src/errors.ts";
@@ -7,7 +7,8 @@ import { parseReference } from "../../src/reference/reference.ts";
 import { openRepository } from "../../src/registry/client.ts";
 import type { Digest } from "../../src/spec/digest.ts";
 import { sha256 } from "../../src/spec/digest.ts";
-import { cannotRun, testWith } from "../lib/needs.ts";
+import { around } from "../lib/around.ts";
+import { testWith } from "../lib/needs.ts";
 import { makeCertificates, startRegistry, type TestRegistry } from "../lib/registry.ts";
 import { Sandbox } from "../lib/sandbox.ts";
 
@@ -17,22 +18,13 @@ let box: Sandbox;
 let registry: TestRegistry;
 const cleanup: (() => unknown)[] = [];
 
-beforeAll(async () => {
-  if (cannotRun(needs)) return;
-  box = await Sandbox.make();
-  registry = await startRegistry({ foreign: true });
-}, 60_000);
+around(needs, async (owned) => {
+  box = await Sandbox.ownedBy(owned);
+  registry = owned.use(await startRegistry({ foreign: true }));
+});
 
 afterEach(async () => {
   for (const each of cleanup.splice(0).reverse()) await each();
-});
-
-afterAll(async () => {
-  if (cannotRun(needs)) return;
-  await registry.stop();
-  const left = box.leftovers();
-  await box[Symbol.asyncDispose]();
-  expect(left).toEqual([]);
 });
 
 interface Maker {
