@@ -119,6 +119,75 @@ test("inspect: of the registry's, with what an index lists", async () => {
   await refused(["manifest", "inspect", `${box.host}/built/none`], "built/none");
 });
 
+test("annotate and remove change what they are told to, and nothing else", async () => {
+  interface Noted {
+    readonly mediaType: string;
+    readonly annotations?: Readonly<Record<string, string>>;
+    readonly manifests: readonly {
+      readonly digest: string;
+      readonly platform: Readonly<Record<string, unknown>>;
+      readonly annotations?: Readonly<Record<string, string>>;
+    }[];
+  }
+  const name = "mine/noted:1";
+  const index = async (): Promise<Noted> => JSON.parse(await ok("manifest", "inspect", name)) as Noted;
+  await ok("manifest", "create", "-q", name, built("amd64"), built("armv7"));
+  const before = await index();
+  const [first, second] = before.manifests;
+  const said = await ok(
+    ...[
+      "manifest",
+      "annotate",
+      name,
+      built("armv7"),
+      "--variant",
+      "v6",
+      "--os-version",
+      "1.2",
+      "--annotation",
+      "a=b=c",
+    ],
+    ...["--os-features", "one,two", "--os-features", "three"],
+  );
+  expect(sha256(await ok("manifest", "inspect", "--raw", name))).toBe(said.trim());
+  const platform = { ...second?.platform, variant: "v6", "os.version": "1.2", "os.features": ["one", "two", "three"] };
+  expect(await index()).toEqual({
+    ...before,
+    manifests: [first, { ...second, platform, annotations: { a: "b=c" } }],
+  } as Noted);
+
+  // By its digest, and the index itself; what was said before stays.
+  await ok("manifest", "annotate", name, second?.digest ?? "", "--annotation", "d=e");
+  await ok("manifest", "annotate", "--index", "--annotation", "org.opencontainers.image.title=all of it", name);
+  const noted = await index();
+  expect(noted.manifests[1]).toEqual({ ...second, platform, annotations: { a: "b=c", d: "e" } } as never);
+  expect(noted.annotations).toEqual({ "org.opencontainers.image.title": "all of it" });
+  expect(await ok("images", "--format", "{{.Platform}}", name)).toContain("linux/arm");
+
+  // Others see the same, and a pull for that platform takes it.
+  const digest = (await ok("manifest", "push", "-q", name, `${box.host}/${name}`)).trim();
+  expect(sha256(await rawOf(name))).toBe(digest);
+  expect(JSON.parse(await rawOf(name))).toEqual(noted);
+  await ok("rmi", name);
+  await ok("pull", "-q", "--platform", "linux/arm/v6", `${box.host}/${name}`);
+  expect((await ok("inspect", "-f", "{{.Digest}}", `${box.host}/${name}`)).trim()).toBe(second?.digest ?? "");
+  await ok("rmi", `${box.host}/${name}`);
+
+  await ok("manifest", "create", "-q", name, built("amd64"), built("armv7"));
+  await ok("manifest", "remove", name, built("amd64"));
+  expect((await index()).manifests.map((each) => each.digest)).toEqual([second?.digest ?? ""]);
+  expect(await ok("images", "--format", "{{.Platform}}", name)).toBe("linux/arm\n");
+  await refused(["manifest", "remove", name, built("armv7")], "all that", "ocibox rmi");
+  await refused(["manifest", "remove", name, built("amd64")], `"${name}" does not list "${built("amd64")}"`);
+  await refused(["manifest", "annotate", name, built("armv7")], "not told what to say");
+  await refused(["manifest", "annotate", name, "--annotation", "a=b"], "wants the IMAGE");
+  await refused(["manifest", "annotate", name, "--index", "--os", "linux"], "no platform");
+  await refused(["manifest", "annotate", name, built("armv7"), "--annotation", "a"], "not KEY=VALUE");
+  await refused(["manifest", "annotate", "mine/none", built("armv7"), "--os", "linux"], 'no image "mine/none"');
+  await refused(["manifest", "annotate", "alone", "alone", "--os", "linux"], 'no image "alone"');
+  await ok("rmi", name);
+});
+
 test("add, another name's images, and what is refused", async () => {
   await refused(["manifest", "create", "mine/all:1", built("amd64")], '"mine/all:1" already', "--amend");
   await refused(["manifest", "create", "mine/two:1", built("amd64"), "alpine"], `both for linux/${own}`);
