@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { $ } from "bun";
+import { containerd, Daemon, dockerd, type Service } from "../tests/lib/daemon.ts";
 
 export interface Taken {
   /** Milliseconds, from no image in the store to one that can be started. */
@@ -20,14 +21,12 @@ export interface Puller {
   prove?(dir: string, image: string): Promise<void>;
 }
 
-/** What is at work now, with how it is ended. */
-const running = new Map<Bun.Subprocess, () => void>();
+/** How what is at work now is ended. */
+const running = new Set<() => Promise<unknown>>();
 
 /** Ends what is at work, for a bench that is given up. */
 export async function stopPulling(): Promise<void> {
-  const all = [...running];
-  for (const [, stop] of all) stop();
-  await Promise.all(all.map(([child]) => child.exited));
+  await Promise.all([...running].map((stop) => stop()));
 }
 
 /** Compiles the programs of C that measure. @returns their paths */
@@ -51,9 +50,13 @@ export async function measured(
     // A group of its own, which can be ended with all that is in it.
     detached: true,
   });
-  running.set(ran, () => process.kill(-ran.pid, "SIGKILL"));
+  const stop = (): Promise<unknown> => {
+    process.kill(-ran.pid, "SIGKILL");
+    return ran.exited;
+  };
+  running.add(stop);
   const [text, error, code] = await Promise.all([ran.stdout.text(), ran.stderr.text(), ran.exited]);
-  running.delete(ran);
+  running.delete(stop);
   if (code !== 0) throw new Error(`"${command.join(" ")}" ended with ${code}: ${error.slice(-2000)}`);
   const [wall = 0, user = 0, system = 0, peak = 0] = text.trim().split(" ").map(Number);
   return { wall: wall / 1000, cpu: (user + system) / 1e6, peak: (peak * 1024) / 1e6 };
@@ -100,28 +103,14 @@ function peakOf(daemon: number): number {
 }
 
 /** A daemon that is started for one pull, and ended after it. */
-async function withDaemon(
-  command: readonly string[],
-  dir: string,
-  socket: string,
-  pull: () => Promise<Taken>,
-): Promise<Taken> {
-  const log = Bun.file(join(dir, "daemon.log"));
-  const env = { ...process.env, TMPDIR: `${dir}/tmp` };
+async function withDaemon(service: Service, dir: string, pull: () => Promise<Taken>): Promise<Taken> {
   // It does not outlive the bench, however that ends.
-  const daemon = Bun.spawn(["setpriv", "--pdeathsig", "TERM", ...command], { env, stdio: ["ignore", log, log] });
-  const stop = (): void => {
-    daemon.kill("SIGTERM");
-    const late = setTimeout(() => daemon.kill("SIGKILL"), 20_000);
-    void daemon.exited.then(() => clearTimeout(late));
-  };
-  running.set(daemon, stop);
+  const command = ["setpriv", "--pdeathsig", "TERM", ...service.command];
+  const daemon = new Daemon({ ...service, command }, `${dir}/daemon.log`, { TMPDIR: `${dir}/tmp` });
+  const stop = () => daemon[Symbol.asyncDispose]();
+  running.add(stop);
   try {
-    for (let tries = 0; (await $`test -S ${socket}`.quiet().nothrow()).exitCode !== 0; tries++) {
-      if (tries === 600 || daemon.exitCode !== null)
-        throw new Error(`${command[0]} did not start: ${(await log.text()).slice(-2000)}`);
-      await Bun.sleep(50);
-    }
+    await daemon.listening();
     // What it does at its start is no part of the pull.
     await Bun.sleep(1000);
     const before = cpuOf(daemon.pid);
@@ -129,9 +118,8 @@ async function withDaemon(
     const cpu = cpuOf(daemon.pid) - before + client.cpu;
     return { wall: client.wall, cpu, peak: Math.max(peakOf(daemon.pid), client.peak) };
   } finally {
-    stop();
-    await daemon.exited;
-    running.delete(daemon);
+    await stop();
+    running.delete(stop);
   }
 }
 
@@ -163,27 +151,13 @@ function podman(tool: string): Puller {
   };
 }
 
-/** Only what is needed; nothing outside its folder. */
-function containerdConfiguration(dir: string): string {
-  return [
-    "version = 2",
-    `root = "${dir}/root"`,
-    `state = "${dir}/state"`,
-    'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]',
-    `[grpc]\naddress = "${dir}/grpc"`,
-    `[ttrpc]\naddress = "${dir}/ttrpc"`,
-    `[plugins."io.containerd.internal.v1.opt"]\npath = "${dir}/opt"`,
-    "",
-  ].join("\n");
-}
-
-function containerd(tool: string): Puller {
+function ctr(tool: string): Puller {
   return {
     name: "ctr images pull",
-    pull: async (dir, image) => {
-      await Bun.write(`${dir}/config.toml`, containerdConfiguration(dir));
-      const ctr = ["ctr", "-a", `${dir}/grpc`, "images", "pull", "--plain-http", "--snapshotter", "overlayfs", image];
-      return withDaemon(["containerd", "-c", `${dir}/config.toml`], dir, `${dir}/grpc`, () => measured(tool, ctr));
+    pull: (dir, image) => {
+      const service = containerd(dir);
+      const words = ["images", "pull", "--plain-http", "--snapshotter", "overlayfs", image];
+      return withDaemon(service, dir, () => measured(tool, ["ctr", "-a", service.socket, ...words]));
     },
   };
 }
@@ -192,13 +166,9 @@ function docker(tool: string): Puller {
   return {
     name: "docker pull",
     pull: (dir, image) => {
-      const daemon = [
-        ...["dockerd", "--data-root", `${dir}/data`, "--exec-root", `${dir}/exec`, "-H", `unix://${dir}/sock`],
-        ...["--pidfile", `${dir}/pid`, "--iptables=false", "--ip6tables=false", "--bridge=none"],
-        ...["--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"],
-      ];
-      const client = ["docker", "-H", `unix://${dir}/sock`, "pull", "-q", image];
-      return withDaemon(daemon, dir, `${dir}/sock`, () => measured(tool, client));
+      const service = dockerd(dir, "--storage-driver", "overlay2");
+      const client = ["docker", "-H", `unix://${service.socket}`, "pull", "-q", image];
+      return withDaemon(service, dir, () => measured(tool, client));
     },
   };
 }
@@ -215,5 +185,5 @@ function skopeo(tool: string): Puller {
 }
 
 export function peers(tool: string): Puller[] {
-  return [podman(tool), containerd(tool), docker(tool), skopeo(tool)];
+  return [podman(tool), ctr(tool), docker(tool), skopeo(tool)];
 }

@@ -1,6 +1,5 @@
 /** containerd, its own daemon on a socket of the test's, with ocibox as the runtime behind its shim. */
 import { describe, expect } from "bun:test";
-import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pushImage } from "../../scripts/busybox-image.ts";
 import { around, unchanged } from "../lib/around.ts";
@@ -14,20 +13,7 @@ const test = testWith(needs);
 let client: Client;
 let registry: TestRegistry;
 let image: string;
-
-/** Only what a test needs; nothing outside its folder. */
-function configuration(dir: string): string {
-  return [
-    "version = 2",
-    `root = "${dir}/root"`,
-    `state = "${dir}/state"`,
-    'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]',
-    `[grpc]\naddress = "${dir}/grpc"`,
-    `[ttrpc]\naddress = "${dir}/ttrpc"`,
-    `[plugins."io.containerd.internal.v1.opt"]\npath = "${dir}/opt"`,
-    "",
-  ].join("\n");
-}
+let socket: string;
 
 around(needs, async (owned) => {
   unchanged(owned, inventory);
@@ -35,9 +21,7 @@ around(needs, async (owned) => {
   client = owned.use(new Client());
   await client.tree();
   await pushImage(`http://${registry.host}/v2/box`, join(client.dir, "tree"));
-  const config = join(client.dir, "config.toml");
-  writeFileSync(config, configuration(client.dir));
-  await client.daemon(["containerd", "-c", config], join(client.dir, "grpc"));
+  socket = await client.containerd();
   owned.defer(async () => {
     for (const id of (await ctr("task", "ls", "-q")).out.split("\n").filter((each) => each !== ""))
       await ctr("task", "rm", "-f", id);
@@ -49,7 +33,7 @@ around(needs, async (owned) => {
 
 function ctr(...words: string[]): Promise<Ended> {
   // The namespace is the parent of the cgroups.
-  return client.call(["ctr", "-a", join(client.dir, "grpc"), "-n", client.cgroup, ...words]);
+  return client.call(["ctr", "-a", socket, "-n", client.cgroup, ...words]);
 }
 
 function run(...words: string[]): Promise<Ended> {
@@ -66,7 +50,7 @@ describe("ctr", () => {
       [
         "script",
         "-qec",
-        `ctr -a ${client.dir}/grpc -n ${client.cgroup} run --rm -t --runc-binary ${client.runtime} --runc-root ${client.dir}/runc ${image} term tty`,
+        `ctr -a ${socket} -n ${client.cgroup} run --rm -t --runc-binary ${client.runtime} --runc-root ${client.dir}/runc ${image} term tty`,
         "/dev/null",
       ],
       { stdin: "ignore" },

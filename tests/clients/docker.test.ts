@@ -1,7 +1,6 @@
 /** dockerd on a socket of the test's, without a network, with ocibox as one of its runtimes. */
 import { describe, expect } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
 import { testWith } from "../lib/needs.ts";
@@ -15,33 +14,16 @@ let client: Client;
 around(needs, async (owned) => {
   unchanged(owned, inventory);
   client = owned.use(new Client());
-  const { dir } = client;
-  await client.daemon(
-    [
-      ...["dockerd", "--data-root", join(dir, "data"), "--exec-root", join(dir, "exec"), "-H", `unix://${dir}/sock`],
-      ...["--pidfile", join(dir, "pid"), "--iptables=false", "--ip6tables=false", "--bridge=none"],
-      ...[
-        "--add-runtime",
-        `ocibox=${client.runtime}`,
-        "--default-runtime",
-        "ocibox",
-        "--cgroup-parent",
-        `/${client.cgroup}`,
-      ],
-      ...["--config-file", join(dir, "none.json"), "--exec-opt", "native.cgroupdriver=cgroupfs"],
-    ].filter((each, index, all) => each !== "--config-file" && all[index - 1] !== "--config-file"),
-    join(dir, "sock"),
-  );
+  await client.dockerd(...client.asRuntime);
   owned.defer(async () => {
     for (const id of (await docker("ps", "-aq")).out.split("\n").filter((each) => each !== ""))
       await docker("rm", "-f", id);
   });
-  expect(await until(async () => (await docker("version")).code === 0, 20_000)).toBe(true);
   expect((await docker("import", await client.tree(), "box")).code).toBe(0);
 });
 
 function docker(...words: string[]): Promise<Ended> {
-  return client.call(["docker", "-H", `unix://${client.dir}/sock`, ...words]);
+  return client.docker(...words);
 }
 
 function run(...words: string[]): Promise<Ended> {

@@ -1,8 +1,10 @@
 /** Programs that use ocibox in runc's place: a folder for one, its image, its cgroups, and its daemon if it has one. */
+import { expect } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeTree } from "../../scripts/busybox-image.ts";
+import { containerd, Daemon, dockerd, type Service } from "./daemon.ts";
 import { run } from "./registry.ts";
 import { binary, type Ended, until } from "./sandbox.ts";
 
@@ -24,8 +26,7 @@ export class Client implements AsyncDisposable {
   readonly runtime = join(this.dir, "ocibox-runc");
   /** The cgroup that everything of this client's is below. */
   readonly cgroup = `ocibox-${this.dir.slice(this.dir.lastIndexOf("/") + 1)}`;
-  readonly #daemons: Bun.Subprocess[] = [];
-
+  readonly #daemons = new AsyncDisposableStack();
   /** Cgroups to remove in the end. */
   readonly #cgroups: readonly string[];
 
@@ -45,18 +46,34 @@ export class Client implements AsyncDisposable {
     return archive;
   }
 
-  /** Starts a daemon, and waits until its socket is there. */
-  async daemon(command: readonly string[], socket: string): Promise<void> {
-    const child = Bun.spawn([...command], {
-      stdio: ["ignore", Bun.file(join(this.dir, "log")), Bun.file(join(this.dir, "log"))],
-    });
-    this.#daemons.push(child);
-    const there = await until(
-      () => Bun.spawnSync(["test", "-S", socket]).exitCode === 0 || child.exitCode !== null,
-      30_000,
-    );
-    if (!there || child.exitCode !== null)
-      throw new Error(`${command[0]} did not start: ${await Bun.file(join(this.dir, "log")).text()}`);
+  async #start(service: Service): Promise<void> {
+    await this.#daemons.use(new Daemon(service, join(this.dir, "log"))).listening();
+  }
+
+  /** Starts containerd, and waits until its socket is there. @returns the socket */
+  async containerd(): Promise<string> {
+    const service = containerd(this.dir);
+    await this.#start(service);
+    return service.socket;
+  }
+
+  /** Starts dockerd, and waits until it answers. */
+  async dockerd(...flags: string[]): Promise<void> {
+    await this.#start(dockerd(this.dir, ...flags));
+    expect(await until(async () => (await this.docker("version")).code === 0, 20_000)).toBe(true);
+  }
+
+  /** Flags of dockerd's, by which this runtime is the one that it takes, and its cgroups are below this client's. */
+  get asRuntime(): string[] {
+    return [
+      ...["--add-runtime", `ocibox=${this.runtime}`, "--default-runtime", "ocibox"],
+      ...["--cgroup-parent", `/${this.cgroup}`],
+    ];
+  }
+
+  /** Calls docker, whose daemon is this client's. */
+  docker(...words: string[]): Promise<Ended> {
+    return this.call(["docker", "-H", `unix://${this.dir}/sock`, ...words]);
   }
 
   /** Output goes to files: what a container keeps open would keep a pipe open. */
@@ -76,11 +93,7 @@ export class Client implements AsyncDisposable {
 
   /** Ends the daemons, the last first, and removes what they leave. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const child of this.#daemons.toReversed()) {
-      child.kill("SIGTERM");
-      if (!(await until(() => child.exitCode !== null || child.signalCode !== null, 15_000))) child.kill("SIGKILL");
-      await child.exited;
-    }
+    await this.#daemons.disposeAsync();
     // Mounts that a daemon has left in this folder; it is ours alone.
     const mounts = (await Bun.file("/proc/self/mountinfo").text()).split("\n").map((line) => line.split(" ")[4] ?? "");
     for (const place of mounts.filter((each) => each.startsWith(`${this.dir}/`)).toReversed())

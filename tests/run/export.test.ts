@@ -159,20 +159,10 @@ describe("layers that are kept in another way", () => {
 });
 
 describe("docker", () => {
-  const docker = (...words: string[]) => client.call(["docker", "-H", `unix://${client.dir}/sock`, ...words]);
+  const docker = (...words: string[]) => client.docker(...words);
 
   test("says the same", async () => {
-    const { dir } = client;
-    await client.daemon(
-      [
-        ...["dockerd", "--data-root", join(dir, "data"), "--exec-root", join(dir, "exec"), "-H", `unix://${dir}/sock`],
-        ...["--pidfile", join(dir, "pid"), "--iptables=false", "--ip6tables=false", "--bridge=none"],
-        ...["--add-runtime", `ocibox=${client.runtime}`, "--default-runtime", "ocibox"],
-        ...["--cgroup-parent", `/${client.cgroup}`, "--exec-opt", "native.cgroupdriver=cgroupfs"],
-      ],
-      join(dir, "sock"),
-    );
-    expect(await until(async () => (await docker("version")).code === 0, 20_000)).toBe(true);
+    await client.dockerd(...client.asRuntime);
     await ok("tag", image, "rich:1");
     await ok("save", "-o", join(box.dir, "rich.tar"), "rich:1");
     expect((await docker("load", "-q", "-i", join(box.dir, "rich.tar"))).err).toBe("");

@@ -7,7 +7,7 @@ import { around } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
 import { testWith } from "../lib/needs.ts";
 import { run } from "../lib/registry.ts";
-import { Sandbox, until } from "../lib/sandbox.ts";
+import { Sandbox } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "dockerd", "docker", "containerd", "busybox", "tar"] };
 const test = testWith(needs);
@@ -20,7 +20,7 @@ async function ok(...words: string[]): Promise<string> {
   return ended.out;
 }
 
-const docker = (...words: string[]) => client.call(["docker", "-H", `unix://${client.dir}/sock`, ...words]);
+const docker = (...words: string[]) => client.docker(...words);
 
 /** Made a second apart, for docker counts seconds. */
 async function make(name: string, ...flags: string[]): Promise<void> {
@@ -33,15 +33,7 @@ async function make(name: string, ...flags: string[]): Promise<void> {
 around(needs, async (owned) => {
   box = await Sandbox.ownedBy(owned);
   client = owned.use(new Client());
-  const { dir } = client;
-  await client.daemon(
-    [
-      ...["dockerd", "--data-root", join(dir, "data"), "--exec-root", join(dir, "exec"), "-H", `unix://${dir}/sock`],
-      ...["--pidfile", join(dir, "pid"), "--iptables=false", "--ip6tables=false", "--bridge=none"],
-    ],
-    join(dir, "sock"),
-  );
-  expect(await until(async () => (await docker("version")).code === 0, 20_000)).toBe(true);
+  await client.dockerd();
   mkdirSync(join(box.dir, "small"));
   await make("first:1", "-c", "LABEL stage=test", "-c", 'LABEL owner="some body"');
   await make("example.com/team/second:1.2", "-c", "LABEL stage=prod");

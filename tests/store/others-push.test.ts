@@ -6,7 +6,7 @@ import { around, unchanged } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
 import { testWith } from "../lib/needs.ts";
 import { run, startRegistry } from "../lib/registry.ts";
-import { inventory, Sandbox, until } from "../lib/sandbox.ts";
+import { inventory, Sandbox } from "../lib/sandbox.ts";
 import { describeTree } from "../lib/tree.ts";
 
 const needs = {
@@ -101,21 +101,8 @@ test("skopeo, to zstd and to Docker's schema", async () => {
 });
 
 test("docker, of an archive that ocibox has saved", async () => {
-  const { dir } = client;
-  const flags = [
-    "--iptables=false",
-    "--ip6tables=false",
-    "--bridge=none",
-    "--exec-opt",
-    "native.cgroupdriver=cgroupfs",
-  ];
-  const places = ["--data-root", join(dir, "data"), "--exec-root", join(dir, "exec"), "--pidfile", join(dir, "pid")];
-  await client.daemon(
-    ["dockerd", ...places, ...flags, "--storage-driver", "overlay2", "-H", `unix://${dir}/sock`],
-    join(dir, "sock"),
-  );
-  const docker = (...words: string[]) => client.call(["docker", "-H", `unix://${dir}/sock`, ...words]);
-  expect(await until(async () => (await docker("version")).code === 0, 20_000)).toBe(true);
+  await client.dockerd("--storage-driver", "overlay2");
+  const docker = (...words: string[]) => client.docker(...words);
   const archive = join(box.dir, "archive.tar");
   expect(await box.ocibox(["pull", "-q", image])).toMatchObject({ err: "", code: 0 });
   expect(await box.ocibox(["save", "--format", "docker-archive", "-o", archive, image])).toMatchObject({
