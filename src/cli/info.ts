@@ -3,7 +3,7 @@ import { attempt } from "../../ffi/direct.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { listContainers } from "../container/record.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { whyNot } from "../store/probe.ts";
+import { preferredSnapshotter, whyNot } from "../store/probe.ts";
 import { snapshotters } from "../store/snapshotter.ts";
 import { openStore, type Store } from "../store/store.ts";
 import { type Globals, places } from "./globals.ts";
@@ -37,8 +37,8 @@ function backEnds(store: Store): string {
   if (attempt("geteuid") !== 0 || attempt("faccessat2", AT_FDCWD, store.temporary, 0, 0) < 0)
     return "tried when the store is made";
   const all = snapshotters.map((kind) => ({ kind, why: whyNot(store, kind) }));
-  const first = store.snapshotter ?? all.find(({ kind, why }) => kind !== "erofs" && why === undefined)?.kind;
-  const works = all.filter(({ kind, why }) => why === undefined || kind === store.snapshotter).map(({ kind }) => kind);
+  const first = preferredSnapshotter(store);
+  const works = all.filter(({ kind, why }) => why === undefined || kind === first).map(({ kind }) => kind);
   const others = all.flatMap(({ kind, why }) => (why === undefined ? [] : [`; not ${kind}: ${why}`]));
   return [...works].sort((a, b) => Number(b === first) - Number(a === first)).join(" ") + others.join("");
 }

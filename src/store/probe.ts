@@ -67,18 +67,21 @@ export function whyNot(store: Store, kind: Snapshotter): string | undefined {
 }
 
 /**
- * The way to keep layers in: the one that was asked for, or the first that works of overlay and copy. EROFS is taken
- * only where it is asked for (docs/decisions.md).
- * @throws OciboxError HOST where the one that was asked for does not work
+ * The way that layers are to be kept in: the one that was asked for, whether it works or not, or the first that works of
+ * overlay and copy. EROFS is taken only where it is asked for (docs/decisions.md).
  */
+export function preferredSnapshotter(store: Store): Snapshotter {
+  return store.snapshotter ?? (whyNot(store, "overlay") === undefined ? "overlay" : "copy");
+}
+
+/** The way to keep layers in. @throws OciboxError HOST where the one that was asked for does not work */
 export function chooseSnapshotter(store: Store): Snapshotter {
-  const asked = store.snapshotter;
-  if (asked === undefined) return whyNot(store, "overlay") === undefined ? "overlay" : "copy";
-  const why = whyNot(store, asked);
-  if (why === undefined) return asked;
-  throw new OciboxError("HOST", `layers cannot be kept by "${asked}" here: ${why}`, {
+  const kind = preferredSnapshotter(store);
+  const why = store.snapshotter === undefined ? undefined : whyNot(store, kind);
+  if (why === undefined) return kind;
+  throw new OciboxError("HOST", `layers cannot be kept by "${kind}" here: ${why}`, {
     hint:
-      asked === "erofs"
+      kind === "erofs"
         ? "it takes Linux 6.12 or newer and a store that is not on tmpfs; --snapshotter overlay does not"
         : "the file system of the store may not take it: --snapshotter copy works everywhere",
   });
