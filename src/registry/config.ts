@@ -2,6 +2,8 @@
  * Which servers are asked for a repository, and how: containers-registries.conf(5) version 2, containerd's hosts.toml,
  * and the certificates of certs.d (containers-certs.d(5)).
  */
+import { AT_FDCWD } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
 import { OciboxError } from "../errors.ts";
 import { dockerHub, type Reference } from "../reference/reference.ts";
 import { type Environment, isTable, namesEnding, readConfig, readToml, type Table } from "./files.ts";
@@ -154,10 +156,11 @@ function plainEndpoint(host: string, repository: string, insecure: boolean, mirr
   };
 }
 
-/** certs.d's folder for a host: its name, or containerd's HOST_PORT_. */
+/** certs.d's folder for a host: its name, or containerd's HOST_PORT_; of those of `dirs` that are there. */
 function hostFolders(dirs: readonly string[], host: string): string[] {
+  const there = dirs.filter((dir) => attempt("faccessat2", AT_FDCWD, dir, 0, 0) >= 0);
   const names = [host, host.replace(/:([0-9]+)$/, "_$1_"), host.replace(/:[0-9]+$/, "")];
-  return dirs.flatMap((dir) => [...new Set(names)].map((name) => `${dir}/${name}`));
+  return there.flatMap((dir) => [...new Set(names)].map((name) => `${dir}/${name}`));
 }
 
 /**

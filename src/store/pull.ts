@@ -8,7 +8,7 @@ import { decodeImageConfig, decodeIndex, decodeManifestOrIndex, manifestLimit } 
 import { hostPlatform, platformMatches, selectPlatform, showPlatform } from "../spec/platform.ts";
 import { alone } from "./alone.ts";
 import { storeError } from "./disk.ts";
-import { type LayerOptions, pullLayers } from "./pull-layers.ts";
+import type { LayerOptions } from "./pull-layers.ts";
 import { chainsOf, refName, type Store, type StoredImage } from "./store.ts";
 import { reclaim, workspace } from "./temporary.ts";
 import type { Layer } from "./unpack-job.ts";
@@ -159,6 +159,8 @@ async function pullLocked(
     events.done({ name, digest, downloaded: 0, elapsed: performance.now() - started });
     return same;
   }
+  // Loaded where something is to be done.
+  const { pullLayers } = await import("./pull-layers.ts");
   const temporary = workspace(store, owned);
   const resolved = await resolve(repository, fetched, platform, options);
   const { manifest } = resolved;
