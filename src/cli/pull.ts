@@ -47,16 +47,16 @@ async function pulls(given: Given, at: Places): Promise<Pull[]> {
     tlsVerify: given.flag("tls-verify"),
     quiet: given.flag("quiet"),
   };
-  const { checkLockFlags, ensureLocked, fromStore, lockedWords } = await import("./locked.ts");
   const { pullByName, pullSeveral } = await import("./pull-image.ts");
-  checkLockFlags(given);
   /** What is done for each platform by itself. */
   const each = async (pull: (platform: string | undefined) => Promise<StoredImage> | StoredImage) => {
     const found: StoredImage[] = [];
     for (const platform of named.length === 0 ? [undefined] : named) found.push(await pull(platform));
     return found;
   };
-  if (given.flag("locked")) {
+  if (given.flag("locked") || given.text("lock-file") !== undefined) {
+    const { checkLockFlags, ensureLocked, lockedWords } = await import("./locked.ts");
+    checkLockFlags(given);
     const words = await lockedWords(given.words, given.text("lock-file"));
     if (all)
       return words.map(
@@ -71,7 +71,10 @@ async function pulls(given: Given, at: Places): Promise<Pull[]> {
   }
   if (given.words.length === 0)
     throw new OciboxError("USAGE", "ocibox pull wants an argument and has 0", { hint: "see: ocibox pull --help" });
-  if (offline) return given.words.map((word) => () => each((platform) => fromStore(word, at, platform)));
+  if (offline) {
+    const { fromStore } = await import("./locked.ts");
+    return given.words.map((word) => () => each((platform) => fromStore(word, at, platform)));
+  }
   if (all || named.length > 1)
     return given.words.map((word) => () => pullSeveral(word, at, wish, all ? undefined : named));
   return given.words.map((word) => () => each((platform) => pullByName(word, at, { ...wish, platform })));
@@ -98,9 +101,9 @@ export function command(globals: Globals): Command {
     async run(given) {
       needRoot("ocibox pull");
       const at = places(globals);
-      const { keepWithin, storeMax } = await import("./store-max.ts");
+      const limits = at.storeMax === undefined ? undefined : await import("./store-max.ts");
       // A bad size is better told before a pull than after it.
-      storeMax(at);
+      limits?.storeMax(at);
       const pulled: StoredImage[] = [];
       for (const pull of await pulls(given, at)) {
         const images = await pull();
@@ -108,7 +111,7 @@ export function command(globals: Globals): Command {
         const digests = images.map((image) => image.indexDigest ?? image.manifestDescriptor.digest);
         for (const digest of new Set(digests)) print(digest);
       }
-      await keepWithin(at, pulled, given.flag("quiet"));
+      await limits?.keepWithin(at, pulled, given.flag("quiet"));
       return 0;
     },
   };
