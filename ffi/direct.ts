@@ -179,7 +179,7 @@ function bind(): Sys<number> {
   return surface as unknown as Sys<number>;
 }
 
-/** What each call goes through, for `withoutFtl`; and the one function that all of `direct` are. */
+/** What each call goes through below `direct`, whose functions are all the same one: for `withoutFtl`. */
 export const machinery = [make, word, textAddress, bytesAddress, structAddress, reserve, attempt] as const;
 
 /** Every call, made at once. Calls interrupted by a signal are made again. Each throws a SyscallError. */

@@ -46,6 +46,7 @@ interface Source {
   readonly path: string | URL;
 }
 
+/** Of those that an image names for a layer, no more are tried. */
 const mostUrls = 16;
 
 class DistributionRepository implements Repository {
