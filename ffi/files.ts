@@ -33,22 +33,32 @@ export function writeNew(path: string, text: string, mode: number): void {
 }
 
 /**
- * The text of a file, or undefined where there is none; so too where a cgroup or a process that a kernel's file tells of
- * is gone while it is read. @param most bytes that are read at the most */
-export function readText(path: string, most = 1 << 20): string | undefined {
-  const fd = tolerate(["ENOENT", "ENOTDIR"], "openat", AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
-  if (fd < 0) return undefined;
-  using file = new OwnedFd(fd);
+ * What is still to be read of a file, from `most` bytes on no further; undefined where a cgroup or a process that a
+ * kernel's file tells of went away meanwhile.
+ */
+export function readRest(fd: number, most: number): Uint8Array | undefined {
   const chunks: Uint8Array[] = [];
   const piece = alloc(16_384);
   for (let total = 0; total < most; ) {
-    const got = tolerate(["ENODEV", "ESRCH"], "read", file.fd, piece, piece.byteLength);
+    const got = tolerate(["ENODEV", "ESRCH"], "read", fd, piece, piece.byteLength);
     if (got < 0) return undefined;
     if (got === 0) break;
     chunks.push(piece.slice(0, got));
     total += got;
   }
-  return decoder.decode(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks));
+  return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
+}
+
+/**
+ * The text of a file, or undefined where there is none; so too where what it tells of went away while it was read.
+ * @param most bytes that are read at the most, to the next full piece of 16 KiB
+ */
+export function readText(path: string, most = 1 << 20): string | undefined {
+  const fd = tolerate(["ENOENT", "ENOTDIR"], "openat", AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
+  if (fd < 0) return undefined;
+  using file = new OwnedFd(fd);
+  const bytes = readRest(file.fd, most);
+  return bytes && decoder.decode(bytes);
 }
 
 /** The names in a directory, none where it is not there. */

@@ -57,7 +57,7 @@ async function askAll(names: readonly Asked[], given: Given, globals: Globals): 
 async function namesOf(words: readonly string[], before: ImageLock | undefined, path: string): Promise<Asked[]> {
   const isKnown = (name: string): boolean => before?.has(name) === true;
   if (words.length > 0)
-    return Promise.all(words.map(async (word) => ({ word, references: await namesFor(word, isKnown) })));
+    return Promise.all([...new Set(words)].map(async (word) => ({ word, references: await namesFor(word, isKnown) })));
   if (before === undefined)
     throw new OciboxError("NOT_FOUND", `there is no lock file "${path}"`, {
       hint: "name the images that are to be in it: ocibox lock IMAGE…",

@@ -29,6 +29,11 @@ interface Found {
   readonly imageName: string;
 }
 
+/** What is written down: the name as it was typed, or what a short one has been taken for. */
+function writtenName(typed: string, meant: string): string {
+  return meant === imageWord(typed) ? typed : meant;
+}
+
 /** The image from the store, or pulled, as --pull says. */
 async function imageFor(
   { imageName, store, storeLock, platform: platformText, options, facts }: RunRequest,
@@ -67,8 +72,7 @@ async function imageFor(
     const meant = await storeWord(store, imageName);
     const image = store.lookUp(meant, platform);
     if (image === undefined || !(await isReady(store, image.load(), wish.quiet))) return undefined;
-    // What a short name has been taken for is what is written down.
-    return { image, imageName: meant === imageWord(imageName) ? imageName : meant };
+    return { image, imageName: writtenName(imageName, meant) };
   };
   if (offline || when === "missing" || when === "never") {
     const found = await stored();
@@ -89,7 +93,7 @@ async function imageFor(
     const image = await pullByName(imageName, places, wish);
     await afterPull([image]);
     const meant = await storeWord(store, imageName);
-    return { image: choiceOf(image), imageName: meant === imageWord(imageName) ? imageName : meant };
+    return { image: choiceOf(image), imageName: writtenName(imageName, meant) };
   } catch (error) {
     const found = when === "newer" && isOutOfReach(error) ? await stored() : undefined;
     if (found === undefined) throw error;

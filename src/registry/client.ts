@@ -111,6 +111,12 @@ class DistributionRepository implements Repository {
     throw this.#allFailed(failures);
   }
 
+  /** An error's words for the middle of a line that begins with what is done. */
+  #why(error: unknown): string {
+    const why = reason(error);
+    return why.startsWith(`${this.#doing}: `) ? why.slice(this.#doing.length + 2) : why;
+  }
+
   /** The upstream's error; the mirrors' ones before it are told in its line. */
   #allFailed(failures: readonly Failure[]): unknown {
     const last = failures.at(-1);
@@ -118,8 +124,7 @@ class DistributionRepository implements Repository {
     const before = failures.slice(0, -1);
     if (before.length === 0 || !(last.error instanceof OciboxError)) return last.error;
     const said = before.map(({ endpoint, error }) => {
-      const why = reason(error);
-      return `${endpoint.host}: ${why.startsWith(`${this.#doing}: `) ? why.slice(this.#doing.length + 2) : why}`;
+      return `${endpoint.host}: ${this.#why(error)}`;
     });
     return new OciboxError(last.error.code, `${last.error.message} (before it, ${said.join("; ")})`, {
       cause: last.error,
@@ -220,8 +225,7 @@ class DistributionRepository implements Repository {
       } catch (error) {
         signal.throwIfAborted();
         if (progress.received > start && error instanceof OciboxError && error.code === "DIGEST_MISMATCH") throw error;
-        const why = reason(error);
-        failures.push(why.startsWith(`${this.#doing}: `) ? why.slice(this.#doing.length + 2) : why);
+        failures.push(this.#why(error));
       }
     }
     throw new OciboxError(

@@ -2,13 +2,11 @@
 import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { direct, SyscallError } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn } from "../../ffi/files.ts";
-import { alloc } from "../../ffi/structs.ts";
+import { namesIn, readRest } from "../../ffi/files.ts";
 import { OciboxError, reason } from "../errors.ts";
 
 /** No configuration file is longer. Bytes. */
 const sizeLimit = 4 << 20;
-const pieceSize = 1 << 14;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -17,23 +15,22 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  * @throws OciboxError INVALID where it is too long or cannot be read for another reason
  */
 export function readConfig(path: string): string | undefined {
+  const bytes = bytesOf(path);
+  if (bytes && bytes.byteLength > sizeLimit)
+    throw new OciboxError("INVALID", `cannot read "${path}": it has more than ${sizeLimit} bytes`);
+  return bytes && new TextDecoder().decode(bytes);
+}
+
+function bytesOf(path: string): Uint8Array | undefined {
   try {
     // A FIFO is empty, and nobody is waited for.
     using file = new OwnedFd(direct.openat(AT_FDCWD, path, O.O_RDONLY | O.O_NONBLOCK | O.O_CLOEXEC, 0));
-    const chunks: Uint8Array[] = [];
-    const piece = alloc(pieceSize);
-    for (let total = 0; total <= sizeLimit; ) {
-      const got = direct.read(file.fd, piece, piece.byteLength);
-      if (got === 0) return new TextDecoder().decode(Buffer.concat(chunks));
-      chunks.push(piece.slice(0, got));
-      total += got;
-    }
+    return readRest(file.fd, sizeLimit + 1);
   } catch (error) {
     if (error instanceof SyscallError && ["ENOENT", "ENOTDIR", "EACCES", "EISDIR"].includes(error.code ?? ""))
       return undefined;
     throw new OciboxError("INVALID", `cannot read "${path}": ${reason(error)}`, { cause: error });
   }
-  throw new OciboxError("INVALID", `cannot read "${path}": it has more than ${sizeLimit} bytes`);
 }
 
 /** The names in a folder with one of these endings, sorted, hidden ones left out; none where there is no such folder. */

@@ -47,24 +47,24 @@ function edit(store: Store, name: string, word: string, change: (document: Docum
   // What is written is what could be pulled.
   const { manifests } = decodeIndex(bytes, "", { what: `the index of "${word}"` });
   const digest = store.putBlob(bytes);
-  const there = manifests.filter(
-    (each): each is Descriptor => isManifestType(each.mediaType) && store.hasBlob(each.digest, each.size),
-  );
   const known = new Set(store.entries().map((each) => each.digest));
-  store.nameIndex(
-    name,
-    there.filter((each) => known.has(each.digest)),
-    digest,
+  const there = manifests.filter(
+    (each): each is Descriptor => isManifestType(each.mediaType) && known.has(each.digest),
   );
-  return digest;
+  // Somebody else may have changed it meanwhile: what they wrote is changed then.
+  return store.nameIndex(name, there, digest, before) ? digest : edit(store, name, word, change);
+}
+
+function ofImages(store: Store, manifests: readonly Entry[], meant: string): Entry[] {
+  const images = new Set(store.findAll(meant).map((each) => each.manifestDescriptor.digest));
+  return manifests.filter((each) => images.has(each.digest));
 }
 
 /** The entry of an index that a word means: a digest, or an image of the store by any of its names. */
 function entryOf(store: Store, { manifests }: Document, meant: string, word: string, list: string): Entry {
   // What an index lists beside images is in no store by a name.
   const listed = manifests.filter((each) => each.digest === meant);
-  const images = new Set(store.findAll(meant).map((each) => each.manifestDescriptor.digest));
-  const found = listed.length > 0 ? listed : manifests.filter((each) => images.has(each.digest));
+  const found = listed.length > 0 ? listed : ofImages(store, manifests, meant);
   const [entry] = found;
   if (entry === undefined)
     throw new OciboxError("NOT_FOUND", `"${list}" does not list "${word}"`, {

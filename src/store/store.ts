@@ -345,10 +345,16 @@ export class Store {
   /**
    * Makes a name stand for the images of an index, and for nothing else: what had it stays as an image without a name.
    * @param descriptors with their platforms
+   * @param before where it is given, and the name stands for another index meanwhile, nothing is changed
+   * @returns whether the name stands for it now
    */
-  nameIndex(name: string, descriptors: readonly Descriptor[], index: Digest): void {
+  nameIndex(name: string, descriptors: readonly Descriptor[], index: Digest, before?: Digest): boolean {
     const digests = new Set(descriptors.map((each) => each.digest));
+    let isNamed = false;
     this.changeIndex((manifests) => {
+      const isBefore = (each: Descriptor): boolean => each.annotations?.[refName] === name && indexOf(each) === before;
+      isNamed = before === undefined || manifests.some(isBefore);
+      if (!isNamed) return manifests;
       const others = manifests.flatMap((each) => {
         const own = each.annotations?.[refName];
         if (own === undefined) return digests.has(each.digest) ? [] : [each];
@@ -358,6 +364,7 @@ export class Store {
       });
       return [...others, ...descriptors.map((each) => entryOf(each, name, index))];
     });
+    return isNamed;
   }
 
   /**
