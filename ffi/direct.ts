@@ -37,6 +37,7 @@ let used = 0;
 const encoder = new TextEncoder();
 /** Bytes that must stay alive during the call that is being put together. */
 let held: unknown[] = [];
+let lib: ReturnType<typeof libc> | undefined;
 
 function reserve(size: number): { bytes: Uint8Array<ArrayBuffer>; at: number; address: number } {
   if (arena === undefined) {
@@ -118,32 +119,32 @@ function fieldWord(field: StructField<number>): Word {
   throw new TypeError("memory of a plan given to a direct call");
 }
 
-function word(value: Value): Word {
-  if (typeof value === "number" || typeof value === "bigint") return value;
+/** What is neither a number nor a text. */
+function address(value: Exclude<Value, Word | string>): number {
   if (value === null) return 0;
-  if (typeof value === "string") return textAddress(value);
   if (value instanceof Uint8Array) return bytesAddress(value);
   if (Array.isArray(value)) return vectorAddress(value);
   if (value !== undefined && "layout" in value) return structAddress(value as Struct<number>);
   throw new TypeError("an argument that only a plan can hold was given to a direct call");
 }
 
+/** A call's arguments as the kernel takes them; those that are not given are 0. */
+const words: [Word, Word, Word, Word, Word, Word] = [0, 0, 0, 0, 0, 0];
+
 function make(name: CallName, args: readonly unknown[]): number {
   used = 0;
   held = [];
-  const lib = libc();
+  lib ??= libc();
   const number = nr[name];
+  for (let at = 0; at < 6; at++) {
+    const value = at < args.length ? (args[at] as Value) : 0;
+    // Most are numbers and texts: a call for each would be one that is compiled at every start.
+    if (typeof value === "number" || typeof value === "bigint") words[at] = value;
+    else words[at] = typeof value === "string" ? textAddress(value) : address(value);
+  }
   let result: Word;
   do {
-    result = lib.syscall(
-      number,
-      args.length > 0 ? word(args[0] as Value) : 0,
-      args.length > 1 ? word(args[1] as Value) : 0,
-      args.length > 2 ? word(args[2] as Value) : 0,
-      args.length > 3 ? word(args[3] as Value) : 0,
-      args.length > 4 ? word(args[4] as Value) : 0,
-      args.length > 5 ? word(args[5] as Value) : 0,
-    );
+    result = lib.syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);
   } while (result === -1 && lib.errno() === 4 && name !== "close" && name !== "ppoll");
   return result === -1 ? -lib.errno() : Number(result);
 }
@@ -167,20 +168,31 @@ export function tolerate<N extends CallName>(
   throw new SyscallError(name, args, -result);
 }
 
+type Method = (...args: unknown[]) => number;
+
+/** A method is made when it is first asked for, by the prototype: a start uses few of the calls there are. */
 function bind(): Sys<number> {
-  const surface: Record<string, (...args: unknown[]) => number> = {};
-  for (const name in calls) {
-    surface[name] = (...args) => {
-      const result = make(name as CallName, args);
-      if (result < 0) throw new SyscallError(name as CallName, args, -result);
-      return result;
-    };
-  }
+  const prototype = new Proxy<Record<string, Method>>(
+    {},
+    {
+      get(_, name) {
+        if (typeof name !== "string" || !Object.hasOwn(calls, name)) return undefined;
+        surface[name] = (...args) => {
+          const result = make(name as CallName, args);
+          if (result < 0) throw new SyscallError(name as CallName, args, -result);
+          return result;
+        };
+        return surface[name];
+      },
+    },
+  );
+  const surface: Record<string, Method> = {};
+  Object.setPrototypeOf(surface, prototype);
   return surface as unknown as Sys<number>;
 }
 
 /** What each call goes through below `direct`, whose functions are all the same one: for `withoutFtl`. */
-export const machinery = [make, word, textAddress, bytesAddress, structAddress, reserve, attempt] as const;
+export const machinery = [make, address, textAddress, bytesAddress, structAddress, reserve, attempt] as const;
 
 /** Every call, made at once. Calls interrupted by a signal are made again. Each throws a SyscallError. */
 export const direct: Sys<number> = bind();

@@ -113,7 +113,10 @@ class Encoder {
   #view = new DataView(this.#bytes.buffer);
   /** Offset 0 is the empty text. */
   #used = 8;
-  relocations: number[] = [];
+  /** Where addresses stand in the data. */
+  readonly #relocations: number[] = [];
+  /** Those of the part that this goes on from: sorted, and before all others. */
+  #inherited = new Uint32Array();
   readonly #texts = new Map<string, number>([["", 0]]);
   readonly #objects = new Map<object, number>();
   readonly #memories = new Map<number, number>();
@@ -148,7 +151,7 @@ class Encoder {
     this.#view = new DataView(bytes.buffer);
     this.#used = data;
     this.#slotBase = slots;
-    this.relocations = Array.from(new Uint32Array(part.slice(at, at + relocations * 4).buffer));
+    this.#inherited = new Uint32Array(part.slice(at, at + relocations * 4).buffer);
   }
 
   /** Everything so far, for another encoder to go on from. @throws TypeError where a jump leads out of it */
@@ -157,13 +160,22 @@ class Encoder {
     const data = this.#used;
     const wordBytes = this.count * stepWords * 4;
     const relocationsAt = partHeaderWords * 4 + wordBytes + ((data + 3) & ~3);
-    const part = new Uint8Array(new ArrayBuffer(relocationsAt + this.relocations.length * 4));
-    const head = [this.count, this.slotCount, data, this.relocations.length, partMagic, 0];
+    const relocations = this.#sortedRelocations();
+    const part = new Uint8Array(new ArrayBuffer(relocationsAt + relocations.byteLength));
+    const head = [this.count, this.slotCount, data, relocations.length, partMagic, 0];
     new Uint32Array(part.buffer).set(head);
     new Uint32Array(part.buffer).set(this.words.subarray(0, this.count * stepWords), partHeaderWords);
     part.set(this.#bytes.subarray(0, data), partHeaderWords * 4 + wordBytes);
-    new Uint32Array(part.buffer).set(this.relocations, relocationsAt / 4);
+    new Uint32Array(part.buffer).set(relocations, relocationsAt / 4);
     return part as EncodedPart;
+  }
+
+  #sortedRelocations(): Uint32Array<ArrayBuffer> {
+    const all = new Uint32Array(this.#inherited.length + this.#relocations.length);
+    all.set(this.#inherited);
+    // A typed array sorts by numbers, and without calls of ours.
+    all.set(new Uint32Array(this.#relocations).sort(), this.#inherited.length);
+    return all;
   }
 
   #placeJumps(): void {
@@ -223,7 +235,7 @@ class Encoder {
 
   #pointer(at: number, target: number): void {
     this.#view.setUint32(at, target, true);
-    this.relocations.push(at);
+    this.#relocations.push(at);
   }
 
   #vector(items: readonly string[]): number {
@@ -540,8 +552,7 @@ class Encoder {
   finish(fault: Fault | undefined): Uint8Array<ArrayBuffer> {
     this.#arg(this.#begin(opExit, 0, ""), argNumber, showInt, 125);
     this.#placeJumps();
-    // A typed array sorts by numbers, and without calls of ours.
-    const relocations = new Uint32Array(this.relocations).sort();
+    const relocations = this.#sortedRelocations();
     const dataAt = headerSize + this.count * stepWords * 4;
     const dataSize = ((this.#used + 7) & ~7) + 8;
     const relocationsAt = dataAt + dataSize;

@@ -143,23 +143,8 @@ export interface Layout {
 
 const placed = new Map<LayoutName, Layout>();
 
-function widthOf(type: FieldType): { size: number; align: number } {
-  switch (type) {
-    case "u8":
-      return { size: 1, align: 1 };
-    case "u16":
-      return { size: 2, align: 2 };
-    case "u32":
-    case "i32":
-      return { size: 4, align: 4 };
-    case "u64":
-    case "i64":
-    case "ptr":
-      return { size: 8, align: 8 };
-    default:
-      return { size: Number(type.slice(6)), align: 1 };
-  }
-}
+/** Bytes of a number, which it is aligned to as well. */
+const widths: Readonly<Record<string, number>> = { u8: 1, u16: 2, u32: 4, i32: 4, u64: 8, i64: 8, ptr: 8 };
 
 /** Size in bytes and the offset of every field of a layout. */
 export function layoutOf(name: LayoutName): Layout {
@@ -171,7 +156,9 @@ export function layoutOf(name: LayoutName): Layout {
   const source: Record<string, FieldType> = layouts[name];
   for (const field in source) {
     const type = source[field] as FieldType;
-    const { size, align } = widthOf(type);
+    const width = widths[type];
+    const size = width ?? Number(type.slice("bytes:".length));
+    const align = width ?? 1;
     at = Math.ceil(at / align) * align;
     fields.push({ name: field, type, offset: at, size });
     at += size;
@@ -191,7 +178,13 @@ export function alloc(size: number): Uint8Array<ArrayBuffer> {
  * A structure's field out of raw bytes: integers as numbers (exact up to 2^53), all else is an error of the caller.
  */
 export function readField(name: LayoutName, bytes: Uint8Array, field: string, base = 0): number {
-  const place = layoutOf(name).fields.find((each) => each.name === field);
+  let place: Placed | undefined;
+  // No callback for each field: a start reads dozens, and what is called that often is compiled.
+  for (const each of layoutOf(name).fields) {
+    if (each.name !== field) continue;
+    place = each;
+    break;
+  }
   if (place === undefined) throw new TypeError(`no field ${field} in struct ${name}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset + base, bytes.byteLength - base);
   switch (place.type) {

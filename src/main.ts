@@ -93,10 +93,21 @@ async function unknownCommand(word: string): Promise<never> {
   return refuse("USAGE", `ocibox has no command "${word}"`, hint);
 }
 
+/** A setuid or setgid start would lend its rights to whoever calls: getauxval(3), AT_SECURE. */
+function isSetuid(): boolean {
+  return process.getuid?.() !== process.geteuid?.() || process.getgid?.() !== process.getegid?.();
+}
+
 /** A link to the program under such a name is an OCI runtime. */
 const ociName = /(?:runc|crun|-oci)$/;
 
 async function main(argv: readonly string[]): Promise<number> {
+  if (isSetuid())
+    return refuse(
+      "PERMISSION",
+      "ocibox must not be installed setuid or setgid",
+      "remove the bit with chmod u-s,g-s and run it as root or as yourself",
+    );
   const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
   if (ociName.test(called)) return (await import("./cli/oci/call.ts")).callOci(called, argv, OCIBOX_VERSION);
   const [first] = argv;

@@ -6,7 +6,6 @@ import { namesIn, readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
 import type { CopyUpEntry } from "../plan/devices.ts";
-import { readMountOptions } from "../plan/options.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { readInRoot } from "./read-in-root.ts";
 
@@ -42,11 +41,11 @@ function kindOf(path: string): "directory" | "file" | undefined {
  * @param decode how config.json is read
  * @throws OciboxError naming the path, or the field of config.json
  */
-export function loadBundle(directory: string, decode: (text: string) => Spec): Bundle {
+export async function loadBundle(directory: string, decode: (text: string) => Promise<Spec>): Promise<Bundle> {
   const text = readText(`${directory}/config.json`, mostConfig);
   if (text === undefined)
     throw new OciboxError("NOT_FOUND", `JSON specification file ${directory}/config.json not found`);
-  const spec = decode(text);
+  const spec = await decode(text);
   const path = spec.root?.path ?? "";
   if (path === "") throw new OciboxError("INVALID", "root.path is empty");
   const rootfs = absolutePath(path, directory);
@@ -99,7 +98,7 @@ function entriesBelow(root: string, relative: string, found: CopyUpEntry[]): voi
 export function copyUps(spec: Spec, rootfs: string): Map<string, readonly CopyUpEntry[]> {
   const found = new Map<string, readonly CopyUpEntry[]>();
   for (const mount of spec.mounts ?? []) {
-    if (mount.type !== "tmpfs" || !readMountOptions(mount.options ?? []).copyUp) continue;
+    if (mount.type !== "tmpfs" || mount.options?.includes("tmpcopyup") !== true) continue;
     using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
     // Inside the root, whatever links lead there: the plan looks in the same way.
     const place = openInRoot(root.fd, mount.destination);

@@ -3,7 +3,7 @@ import { AT, AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { readText } from "../../ffi/files.ts";
 import { type CgroupHost, cgroupIn, directoryOf, type Hierarchy } from "../plan/cgroups/paths.ts";
-import type { CgroupMode } from "../plan/facts.ts";
+import type { HostFacts } from "../plan/facts.ts";
 
 const mountPoint = "/sys/fs/cgroup";
 const W_OK = 2;
@@ -26,32 +26,35 @@ export function cgroupsOfProcess(pid: number | "self"): Map<string, string> {
   return found;
 }
 
-/** Where a hierarchy of v1 is mounted: its own name, or one that links to it. */
-function placeOf(name: string): string | undefined {
+/** Where a hierarchy of v1 is mounted: its own name, or one that links to it. @param known that are there */
+function placeOf(name: string, known: readonly string[]): string | undefined {
   const short = name.replace(/^name=/, "");
-  return [short, ...short.split(",")].map((each) => `${mountPoint}/${each}`).find((each) => exists(`${each}/tasks`));
+  for (const each of [short, ...short.split(",")])
+    if (known.includes(each) || exists(`${mountPoint}/${each}/tasks`)) return `${mountPoint}/${each}`;
+  return undefined;
 }
 
-/** All hierarchies that are mounted. @param mode of the host, found out before */
-export function cgroupHost(mode: CgroupMode): CgroupHost {
+/** All hierarchies that are mounted. @param found what the host's facts say of them already */
+export function cgroupHost(found: HostFacts["cgroup"]): CgroupHost {
+  const { mode } = found;
   const own = cgroupsOfProcess("self");
   const hierarchies: Hierarchy[] = [];
   if (mode === "v2") {
     const hierarchy = { name: "", mount: mountPoint, own: own.get("") ?? "/" };
-    const controllers = (readText(`${mountPoint}/cgroup.controllers`) ?? "").split(/\s+/).filter((each) => each !== "");
     const beside = directoryOf(cgroupIn(hierarchy, undefined, "x"));
     return {
       mode,
       hierarchies: [hierarchy],
-      controllers,
+      controllers: found.controllers,
       delegate: readText("/sys/kernel/cgroup/delegate")?.trim().split("\n"),
       writable: writable(beside.slice(0, beside.lastIndexOf("/"))),
     };
   }
+  const hasUnified = mode === "hybrid" || (mode === "none" && exists(`${mountPoint}/unified/cgroup.procs`));
   for (const [name, path] of own) {
-    const mount = name === "" ? `${mountPoint}/unified` : placeOf(name);
-    if (mount === undefined || (name === "" && !exists(`${mount}/cgroup.procs`))) continue;
-    hierarchies.push({ name, mount, own: path });
+    const unified = hasUnified ? `${mountPoint}/unified` : undefined;
+    const mount = name === "" ? unified : placeOf(name, found.controllers);
+    if (mount !== undefined) hierarchies.push({ name, mount, own: path });
   }
   const [first] = hierarchies;
   return { mode, hierarchies, controllers: [], writable: first !== undefined && writable(first.mount + first.own) };

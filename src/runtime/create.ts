@@ -1,27 +1,23 @@
 /** `create` and `run`: a bundle becomes a state directory and a plan, and this process becomes init. */
-import { AT, AT_FDCWD, S } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
-import { encodePlan } from "../../ffi/encode.ts";
+import { AT_FDCWD, S } from "../../ffi/constants.ts";
+import { direct } from "../../ffi/direct.ts";
 import { makeDirectories } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
-import type { Recorder, Step } from "../../ffi/plan.ts";
+import type { Step } from "../../ffi/plan.ts";
+import { effectiveUid } from "../../ffi/user.ts";
 import { type SystemdUnit, systemdUnit } from "../plan/cgroups/paths.ts";
 import { type CgroupPlan, planOciCgroups } from "../plan/cgroups/plan.ts";
-import { compile } from "../plan/compile.ts";
-import type { ErrorSink, OciContext, PlanContext } from "../plan/context.ts";
-import type { CopyUpEntry } from "../plan/devices.ts";
+import type { ErrorSink, OciContext } from "../plan/context.ts";
 import type { HostFacts } from "../plan/facts.ts";
-import { runHooks, type StateText } from "../plan/hooks.ts";
 import type { NetDevice } from "../plan/net-devices.ts";
-import { asksListener } from "../plan/seccomp/listener.ts";
 import type { Spec } from "../spec/runtime.ts";
-import { checkSpec, decodeSpec, parseSpec } from "../spec/runtime-decode.ts";
+import { parseSpec } from "../spec/runtime-parse.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
 import { writeCgroupFile } from "./cgroups.ts";
-import { checkTerminal, connectTo, inherit, keepOpen } from "./handed.ts";
+import type { Inputs } from "./create-plan.ts";
+import { checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
-import { netDevicesFor } from "./net-devices.ts";
 import {
   bootId,
   checkId,
@@ -29,10 +25,9 @@ import {
   forgetContainer,
   type StateRecord,
   stateDirectory,
-  stateFiles,
   updateRecord,
 } from "./state.ts";
-import { imageFor, type PlanInputs } from "./templates.ts";
+import { imageFor } from "./templates.ts";
 
 export interface CreateRequest {
   readonly id: string;
@@ -79,53 +74,27 @@ function completed(bundle: Bundle): Spec {
   };
 }
 
-type StateOf = Pick<StateRecord, "ociVersion" | "id" | "bundle" | "annotations">;
-
-/** runtime.md#state, cut where the process id goes. */
-export function stateText({ ociVersion, id, bundle, annotations }: StateOf, status: string): StateText {
-  const head = JSON.stringify({ ociVersion, id, status });
-  const tail = JSON.stringify({ bundle, ...(annotations === undefined ? {} : { annotations }) });
-  return [`${head.slice(0, -1)},"pid":`, `,${tail.slice(1)}`];
-}
-
-/** The files of a state directory, removed by the plan itself. */
-function forgetSteps(p: Recorder, directory: string, note: (result: ReturnType<Recorder["slot"]>) => void): void {
-  for (const name of stateFiles) note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, `${directory}/${name}`, 0));
-  note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
-}
-
-/** What the plan is made of: values alone, so that they can be a key. */
-interface Inputs extends PlanInputs {
-  readonly rootfs: string;
-  readonly sources: readonly (readonly [path: string, kind: "directory" | "file"])[];
-  readonly copyUp: readonly (readonly [path: string, entries: readonly CopyUpEntry[]])[];
-  readonly cgroups: CgroupPlan;
-  readonly state: StateOf;
-  readonly oci: Omit<OciContext, "state" | "copyUp">;
-  readonly netDevices: readonly NetDevice[];
-}
-
-/** A connection to whoever is asked by the filter. @throws OciboxError INVALID, HOST */
-export function listenerSocket({ linux }: Spec): number | undefined {
-  const path = linux?.seccomp?.listenerPath;
-  return asksListener(linux?.seccomp) && path !== undefined ? connectTo(path, "linux.seccomp.listenerPath") : undefined;
-}
-
 /** Those of linux.netDevices, of which nothing is asked before it has been checked. @throws OciboxError INVALID, HOST */
-function netDevices(spec: Spec): readonly NetDevice[] {
+async function netDevices(spec: Spec): Promise<readonly NetDevice[]> {
   if (spec.linux?.netDevices === undefined) return [];
-  checkSpec(spec);
+  const { netDevicesFor } = await import("./net-devices.ts");
+  await check(spec);
   return netDevicesFor(spec);
 }
 
-function inputsOf(
+async function check(spec: Spec): Promise<void> {
+  const { checkSpec } = await import("../spec/runtime-decode.ts");
+  checkSpec(spec);
+}
+
+async function inputsOf(
   request: CreateRequest,
   bundle: Bundle,
   spec: Spec,
   facts: HostFacts,
   record: StateRecord,
   cgroups: CgroupPlan,
-): Inputs {
+): Promise<Inputs> {
   const keepFds = request.preserveFds + listenFds();
   keepOpen(keepFds);
   const { ociVersion, id, annotations } = record;
@@ -140,7 +109,7 @@ function inputsOf(
     copyUp: [...copyUps(spec, bundle.rootfs)],
     cgroups,
     state: { ociVersion, id, bundle: record.bundle, ...(tellsAnnotations ? { annotations } : {}) },
-    netDevices: netDevices(spec),
+    netDevices: await netDevices(spec),
     oci: {
       id,
       directory: stateDirectory(request.root, id),
@@ -151,39 +120,17 @@ function inputsOf(
         request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
       pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
       keepFds,
-      seccompSocket: listenerSocket(spec),
+      seccompSocket: await listenerSocket(spec),
       newKeyring: request.newKeyring,
       sinks: request.sinks(),
-      privileged: attempt("geteuid") === 0,
-    },
-  };
-}
-
-function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevices }: Inputs): PlanContext {
-  return {
-    rootfs,
-    netDevices,
-    mountpoint: rootfs,
-    interactive: true,
-    init: false,
-    sources: new Map(sources),
-    oci: { ...oci, state: (status) => stateText(state, status), copyUp: new Map(copyUp) },
-    cgroups,
-    cleanup(p, _code, note) {
-      forgetSteps(p, oci.directory, note);
-    },
-    forget(p) {
-      const hooks = spec.hooks?.poststop ?? [];
-      if (hooks.length === 0) return;
-      const gone = p.slot("no process");
-      p.add({ op: "set", slot: gone, value: 0 });
-      runHooks(p, "poststop", hooks, stateText(state, "stopped"), gone, true);
+      privileged: effectiveUid() === 0,
     },
   };
 }
 
 function owner(): string {
-  return attempt("geteuid") === 0 ? "root" : String(attempt("geteuid"));
+  const uid = effectiveUid();
+  return uid === 0 ? "root" : String(uid);
 }
 
 function recordOf(request: CreateRequest, bundle: Bundle, unit: SystemdUnit | undefined): StateRecord {
@@ -205,28 +152,37 @@ function recordOf(request: CreateRequest, bundle: Bundle, unit: SystemdUnit | un
   };
 }
 
+/** What is only needed where no template is. */
+const planning = () => import("./create-plan.ts");
+
+/** The plan's image, or undefined where the plan was to be printed, and has been. */
+async function imageOf(request: CreateRequest, inputs: Inputs): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  const { explain, fault } = request;
+  if (explain === undefined && fault === undefined)
+    return imageFor(request.root, inputs, async () => (await planning()).compiler, inputs.netDevices.length === 0);
+  const { compileInputs, imageOfSteps } = await planning();
+  const { steps } = compileInputs(inputs);
+  if (explain === undefined) return imageOfSteps(steps, fault);
+  explain(steps);
+  return undefined;
+}
+
 /** What is to be undone where this program itself fails. */
 interface Undo {
   defer(callback: () => void): void;
 }
 
-function launch(
+async function launch(
   request: CreateRequest,
   bundle: Bundle,
   spec: Spec,
   facts: HostFacts,
   record: StateRecord,
   cgroups: CgroupPlan,
-): number {
-  const inputs = inputsOf(request, bundle, spec, facts, record, cgroups);
-  if (request.explain !== undefined) {
-    request.explain(compile(spec, facts, contextOf(inputs)).steps);
-    return 0;
-  }
-  const image =
-    request.fault === undefined
-      ? imageFor(request.root, inputs, contextOf, inputs.netDevices.length === 0)
-      : encodePlan(compile(spec, facts, contextOf(inputs)), { fault: request.fault });
+): Promise<number> {
+  const inputs = await inputsOf(request, bundle, spec, facts, record, cgroups);
+  const image = await imageOf(request, inputs);
+  if (image === undefined) return 0;
   // Hooks run in the bundle's directory, as runc's do.
   direct.chdir(bundle.directory);
   execInit(image);
@@ -244,12 +200,12 @@ function claim(request: CreateRequest, record: StateRecord, text: string, undo: 
 /** With a unit of systemd's, which is asked for it before there is a process of the container's. */
 async function createInUnit(request: CreateRequest, bundle: Bundle, spec: Spec, facts: HostFacts): Promise<number> {
   const { enterScope, ownedByUser, stopUnit } = await import("./systemd.ts");
-  const host = cgroupHost(facts.cgroup.mode);
+  const host = cgroupHost(facts.cgroup);
   const unit = systemdUnit(spec.linux?.cgroupsPath, request.id, ownedByUser());
   const choice = { id: request.id, manager: "systemd", privileged: !ownedByUser(), unit } as const;
   const claimed = recordOf(request, bundle, unit);
   if (request.explain !== undefined)
-    return launch(request, bundle, spec, facts, claimed, planOciCgroups(spec, host, choice));
+    return await launch(request, bundle, spec, facts, claimed, planOciCgroups(spec, host, choice));
   using undo = new DisposableStack();
   claim(request, claimed, bundle.text, undo);
   const scope = await enterScope(unit, request.id, spec.linux?.resources ?? {}, host);
@@ -257,7 +213,7 @@ async function createInUnit(request: CreateRequest, bundle: Bundle, spec: Spec, 
     const cgroups = planOciCgroups(spec, host, { ...choice, scope });
     const record = { ...claimed, cgroups: { mode: cgroups.mode, directories: cgroups.directories } };
     updateRecord(request.root, record);
-    return launch(request, bundle, spec, facts, record, cgroups);
+    return await launch(request, bundle, spec, facts, record, cgroups);
   } catch (error) {
     leaveScope(scope.leave);
     await stopUnit(unit.name);
@@ -274,29 +230,34 @@ function leaveScope(files: readonly string[]): void {
  * Makes a container of a bundle. Does not return: init takes over this process. Returns only where the plan was to be
  * printed. @throws OciboxError; nothing is left then
  */
-export function createContainer(request: CreateRequest): number | Promise<number> {
+export async function createContainer(request: CreateRequest): Promise<number> {
   checkId(request.id);
   // A configuration whose like was seen before need not be looked at again.
   const knows = request.explain === undefined && request.fault === undefined && request.cgroupManager !== "systemd";
-  const bundle = loadBundle(request.bundle, knows ? parseSpec : decodeSpec);
+  const bundle = await loadBundle(request.bundle, knows ? parseSpec : decode);
   try {
-    return createFrom(request, bundle);
+    return await createFrom(request, bundle);
   } catch (error) {
     // Of what was not looked at anything can be wrong.
-    if (knows && error instanceof TypeError) checkSpec(bundle.spec);
+    if (knows && error instanceof TypeError) await check(bundle.spec);
     throw error;
   }
 }
 
-function createFrom(request: CreateRequest, bundle: Bundle): number | Promise<number> {
+async function decode(text: string): Promise<Spec> {
+  const { decodeSpec } = await import("../spec/runtime-decode.ts");
+  return decodeSpec(text);
+}
+
+async function createFrom(request: CreateRequest, bundle: Bundle): Promise<number> {
   checkTerminal(bundle.spec.process?.terminal === true, request.mode !== "foreground", request.consoleSocket);
   const spec = completed(bundle);
   const facts = hostFacts();
   if (request.cgroupManager === "systemd") return createInUnit(request, bundle, spec, facts);
-  const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup.mode), {
+  const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup), {
     id: request.id,
     manager: request.cgroupManager,
-    privileged: attempt("geteuid") === 0 && !facts.userNamespace,
+    privileged: effectiveUid() === 0 && !facts.userNamespace,
   });
   const record = {
     ...recordOf(request, bundle, undefined),
@@ -304,5 +265,5 @@ function createFrom(request: CreateRequest, bundle: Bundle): number | Promise<nu
   };
   using undo = new DisposableStack();
   if (request.explain === undefined) claim(request, record, bundle.text, undo);
-  return launch(request, bundle, spec, facts, record, cgroups);
+  return await launch(request, bundle, spec, facts, record, cgroups);
 }

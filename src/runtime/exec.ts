@@ -1,4 +1,5 @@
 /** `exec`: one more process in a container that runs. This process becomes its parent's init. */
+
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
@@ -6,6 +7,7 @@ import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
+import { effectiveUid } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 import type { ErrorSink } from "../plan/context.ts";
 import { compileExec, namespacesToJoin } from "../plan/exec.ts";
@@ -13,10 +15,9 @@ import type { Process, Spec } from "../spec/runtime.ts";
 import { decodeProcess, decodeSpec } from "../spec/runtime-decode.ts";
 import { withHome } from "./bundle.ts";
 import { cgroupsOfProcess } from "./cgroup-host.ts";
-import { listenerSocket, stateText } from "./create.ts";
-import { checkTerminal, connectTo, inherit, keepOpen } from "./handed.ts";
+import { checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
-import { type Container, needContainer } from "./state.ts";
+import { type Container, needContainer, stateText } from "./state.ts";
 
 const mostProcess = 16 << 20;
 const W_OK = 2;
@@ -163,7 +164,7 @@ function mayMove(directory: string): boolean {
 }
 
 /** Does not return, but where the plan was only to be printed. @throws OciboxError */
-export function execInContainer(request: ExecRequest): number | Promise<number> {
+export async function execInContainer(request: ExecRequest): Promise<number> {
   const container = needContainer(request.root, request.id);
   checkStatus(container, request.ignorePaused);
   const { cgroups, unit } = container.record;
@@ -171,13 +172,12 @@ export function execInContainer(request: ExecRequest): number | Promise<number> 
   if (cgroups.mode !== "v2" || directory === undefined || unit === undefined || mayMove(directory))
     return launch(request, container);
   // Then systemd moves this process, and what it makes is there too.
-  return import("./systemd.ts").then(async ({ joinUnit }) => {
-    await joinUnit(unit);
-    return launch(request, container);
-  });
+  const { joinUnit } = await import("./systemd.ts");
+  await joinUnit(unit);
+  return launch(request, container);
 }
 
-function launch(request: ExecRequest, container: Container): number {
+async function launch(request: ExecRequest, container: Container): Promise<number> {
   using target = container.openProcess();
   const { mark } = container;
   if (target === undefined || mark === undefined) throw new OciboxError("INVALID", "container not running");
@@ -199,7 +199,7 @@ function launch(request: ExecRequest, container: Container): number {
     id: request.id,
     target: inherit(target.fd),
     joined: namespacesToJoin(spec, sameUser),
-    privileged: attempt("geteuid") === 0,
+    privileged: effectiveUid() === 0,
     ...cgroupsFor(container, request.cgroups, mark.pid),
     detach: request.detach,
     pidFile: request.pidFile,
@@ -208,7 +208,7 @@ function launch(request: ExecRequest, container: Container): number {
     pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
     keepFds: request.preserveFds,
     keyring: container.record.keyring === true,
-    seccompSocket: listenerSocket(spec),
+    seccompSocket: await listenerSocket(spec),
     state: stateText(container.record, "running"),
     sinks: request.sinks(),
   });

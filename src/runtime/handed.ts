@@ -2,6 +2,7 @@
 import { F, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OciboxError } from "../errors.ts";
+import type { Spec } from "../spec/runtime.ts";
 
 /** Lets a descriptor live on in init. */
 export function inherit(fd: number): number {
@@ -23,6 +24,14 @@ export function connectTo(path: string, what: string): number {
     throw new OciboxError("HOST", `${what}: cannot connect to "${path}" (error ${-connected})`);
   }
   return inherit(socket);
+}
+
+/** A connection to whoever is asked by the filter. @throws OciboxError INVALID, HOST */
+export async function listenerSocket({ linux }: Spec): Promise<number | undefined> {
+  const path = linux?.seccomp?.listenerPath;
+  if (path === undefined) return undefined;
+  const { asksListener } = await import("../plan/seccomp/listener.ts");
+  return asksListener(linux?.seccomp) ? connectTo(path, "linux.seccomp.listenerPath") : undefined;
 }
 
 /** --preserve-fds: descriptors from 3 on live on in init. @throws OciboxError USAGE for one that is not open */

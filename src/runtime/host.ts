@@ -38,7 +38,7 @@ const joined = ["pids", "devices", "memory", "cpu"] as const;
 
 function cgroups(): HostFacts["cgroup"] {
   if (fileSystem(cgroupMount) === MAGIC.CGROUP2_SUPER_MAGIC) {
-    const controllers = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").trim().split(/\s+/);
+    const controllers = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").match(/\S+/g) ?? [];
     return { mode: "v2", controllers, writable: writable(cgroupMount) };
   }
   const controllers = joined.filter((name) => exists(`${cgroupMount}/${name}/tasks`));

@@ -2,11 +2,13 @@
  * Files of this program's own making that save it work: compiled plans. What is kept runs as root; it is taken only from
  * files and directories that nobody else can write, and where its checksum is right.
  */
+
 import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, namesIn } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
+import { effectiveUid } from "../../ffi/user.ts";
 
 const mostKept = 64;
 const mostBytes = 4 << 20;
@@ -20,27 +22,25 @@ export function identityOf(path: string): string | undefined {
   return fields.map((name) => readField("statx", stat, name)).join(" ");
 }
 
-/** Whether a file or directory is ours, and only ours to write. */
-function isOurs(fd: number, kind: number): boolean {
+/** The size in bytes of a file or directory that is ours, and only ours to write. */
+function sizeOfOurs(fd: number, kind: number): number | undefined {
   const stat = alloc(256);
-  if (attempt("statx", fd, "", AT.AT_EMPTY_PATH, 0xfff, stat) < 0) return false;
+  if (attempt("statx", fd, "", AT.AT_EMPTY_PATH, 0xfff, stat) < 0) return undefined;
   const mode = readField("statx", stat, "stx_mode");
-  return (
-    (mode & S.S_IFMT) === kind && (mode & 0o022) === 0 && readField("statx", stat, "stx_uid") === attempt("geteuid")
-  );
+  if ((mode & S.S_IFMT) !== kind || (mode & 0o022) !== 0) return undefined;
+  return readField("statx", stat, "stx_uid") === effectiveUid() ? readField("statx", stat, "stx_size") : undefined;
 }
 
-/** Opens ROOT/FOLDER where it and ROOT are ours. */
+/**
+ * Opens ROOT/FOLDER where it is ours. Whoever can put another in its place has none that is ours, with a file in it that
+ * is ours, to put there: this program makes such files in such folders alone.
+ */
 function openKept(root: string, folder: string): OwnedFd | undefined {
   const flags = O.O_PATH | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
-  const above = attempt("openat", AT_FDCWD, root, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0);
-  if (above < 0) return undefined;
-  using directory = new OwnedFd(above);
-  if (!isOurs(directory.fd, S.S_IFDIR)) return undefined;
-  const fd = attempt("openat", directory.fd, folder, flags, 0);
+  const fd = attempt("openat", AT_FDCWD, `${root}/${folder}`, flags, 0);
   if (fd < 0) return undefined;
   const plans = new OwnedFd(fd);
-  if (isOurs(plans.fd, S.S_IFDIR)) return plans;
+  if (sizeOfOurs(plans.fd, S.S_IFDIR) !== undefined) return plans;
   plans[Symbol.dispose]();
   return undefined;
 }
@@ -49,11 +49,8 @@ function readOwn(directory: OwnedFd, name: string): Uint8Array<ArrayBuffer> | un
   const fd = attempt("openat", directory.fd, name, O.O_RDONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC, 0);
   if (fd < 0) return undefined;
   using file = new OwnedFd(fd);
-  if (!isOurs(file.fd, S.S_IFREG)) return undefined;
-  const stat = alloc(256);
-  if (attempt("statx", file.fd, "", AT.AT_EMPTY_PATH, 0xfff, stat) < 0) return undefined;
-  const size = readField("statx", stat, "stx_size");
-  if (size < sumBytes || size > mostBytes) return undefined;
+  const size = sizeOfOurs(file.fd, S.S_IFREG);
+  if (size === undefined || size < sumBytes || size > mostBytes) return undefined;
   const bytes = new Uint8Array(new ArrayBuffer(size));
   return attempt("read", file.fd, bytes, size) === size ? bytes : undefined;
 }

@@ -7,8 +7,7 @@ import { Recorder } from "../../ffi/plan.ts";
 import type { ErrorSink } from "../plan/context.ts";
 import { runHooks } from "../plan/hooks.ts";
 import { decodeSpec } from "../spec/runtime-decode.ts";
-import { stateText } from "./create.ts";
-import type { Container } from "./state.ts";
+import { type Container, stateText } from "./state.ts";
 
 /**
  * Becomes init, which runs them and ends.

@@ -14,6 +14,7 @@ import { namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { lockFile, tryLock } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import type { CgroupPlan } from "../plan/cgroups/plan.ts";
+import type { StateText } from "../plan/hooks.ts";
 
 export type Status = "creating" | "created" | "running" | "paused" | "stopped";
 
@@ -46,12 +47,24 @@ export function checkId(id: string): void {
   throw new OciboxError("NAME_INVALID", id === "" ? "container id cannot be empty" : "invalid container ID format");
 }
 
+export type StateOf = Pick<StateRecord, "ociVersion" | "id" | "bundle" | "annotations">;
+
+/** runtime.md#state, cut where the process id goes. */
+export function stateText({ ociVersion, id, bundle, annotations }: StateOf, status: string): StateText {
+  const head = JSON.stringify({ ociVersion, id, status });
+  const tail = JSON.stringify({ bundle, ...(annotations === undefined ? {} : { annotations }) });
+  return [`${head.slice(0, -1)},"pid":`, `,${tail.slice(1)}`];
+}
+
 export function stateDirectory(root: string, id: string): string {
   return `${root}/${id}`;
 }
 
+/** All that the file has is had by one read. */
+const uuidBytes = 36;
+
 export function bootId(): string {
-  return (readText("/proc/sys/kernel/random/boot_id") ?? "").trim();
+  return (readText("/proc/sys/kernel/random/boot_id", uuidBytes) ?? "").trim();
 }
 
 /** A process by its id and start time (field 22 of proc_pid_stat(5), in clock ticks since boot). */

@@ -2,20 +2,19 @@
  * Plans of OCI containers, kept as templates. The containers of one caller differ in their ids, in names that are made of
  * such ids (a layer's directory, a network's file) and in their commands, and in nothing that changes a step. So a plan is
  * kept by a hash of all that it depends on, with the ids left out; the next container of the kind has its own written over
- * the places where they stand, for they are as long, and its command's steps are added.
+ * the places where they stand, for they are as long.
+ *
+ * Kept are the plan up to where the command is, to which any command's steps are added, and the image as a whole, with the
+ * command that was asked for: most containers of a kind have the same one, and need no more than their ids.
  *
  * A template was made of a configuration that was checked field by field: one that is the same but for the ids is as
  * good, so that it is not checked again.
  *
  * A kind is compiled into a template when it is seen for the second time. docs/decisions.md has what that saves.
  */
-import { dataOfPart, type EncodedPart, encodePart, encodePlan } from "../../ffi/encode.ts";
-import { compileCommand } from "../plan/command.ts";
-import { compile, compileSetUp } from "../plan/compile.ts";
-import type { PlanContext } from "../plan/context.ts";
+import type { EncodedPart } from "../../ffi/encode.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import type { Spec } from "../spec/runtime.ts";
-import { checkSpec } from "../spec/runtime-decode.ts";
 import { identityOf, readKept, writeKept } from "./kept.ts";
 
 /** All that a plan depends on, as values that JSON has. */
@@ -28,8 +27,13 @@ export interface PlanInputs {
   readonly [more: string]: unknown;
 }
 
-/** What a caller makes of the inputs; of those of the template, too. */
-export type ContextOf<I extends PlanInputs> = (inputs: I) => PlanContext;
+/** What makes plans of a caller's inputs; of those of the template, too. */
+export interface PlanCompiler<I extends PlanInputs> {
+  /** The whole plan's image. @throws OciboxError naming the field of config.json */
+  whole(inputs: I): Uint8Array<ArrayBuffer>;
+  /** All but the command's steps. */
+  setUp(inputs: I): EncodedPart;
+}
 
 const folder = ".plans";
 /** Shorter ones may stand in a text by chance. */
@@ -52,7 +56,8 @@ function atomsIn(text: string, id: string): string[] {
   return atoms;
 }
 
-function replaced(text: string, atoms: readonly string[], by: (index: number) => string): string {
+/** @param by what an atom, by its index, is replaced with */
+export function replaced(text: string, atoms: readonly string[], by: (index: number) => string): string {
   return atoms.reduce((rest, atom, index) => rest.replaceAll(atom, by(index)), text);
 }
 
@@ -76,59 +81,33 @@ function reduced<I extends PlanInputs>(inputs: I): I {
   return { ...inputs, spec: { ...spec, ...process, ...(plain ? { annotations: undefined } : {}) } };
 }
 
-/** Letters that are no digits of a hash, as many as the atom has, which the text has not. */
-function markerFor(atom: string, text: string): string {
-  for (;;) {
-    const random = crypto.getRandomValues(new Uint8Array(atom.length));
-    const marker = String.fromCharCode(...random.map((each) => 0x67 + (each % 20)));
-    if (!text.includes(marker)) return marker;
-  }
-}
-
-interface Template {
-  /** Where in the part's data each atom stands. */
+/** Bytes, and where in them each of the texts stands that are to be written over. */
+export interface Template {
   readonly places: readonly (readonly number[])[];
-  readonly part: EncodedPart;
+  readonly bytes: Uint8Array;
 }
 
-function placesOf(part: EncodedPart, markers: readonly string[]): number[][] {
-  const data = dataOfPart(part);
-  const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  return markers.map((marker) => {
-    const places: number[] = [];
-    for (let at = bytes.indexOf(marker); at >= 0; at = bytes.indexOf(marker, at + marker.length)) places.push(at);
-    return places;
-  });
-}
-
-function makeTemplate<I extends PlanInputs>(text: string, atoms: readonly string[], contextOf: ContextOf<I>): Template {
-  const markers = atoms.map((atom) => markerFor(atom, text));
-  const inputs = JSON.parse(replaced(text, atoms, (index) => markers[index] ?? "")) as I;
-  const part = encodePart(compileSetUp(inputs.spec, inputs.facts, contextOf(inputs)).steps);
-  return { places: placesOf(part, markers), part };
-}
-
-function bytesOf({ places, part }: Template): Uint8Array {
-  // The part begins at a multiple of eight, so that its words can be read where they are.
+function packed({ places, bytes }: Template): Uint8Array {
+  // The rest begins at a multiple of eight, so that its words can be read where they are.
   const json = JSON.stringify(places);
   const text = utf8.encode(json.padEnd((json.length + 7) & ~7));
-  const bytes = new Uint8Array(headBytes + text.byteLength + part.byteLength);
-  new DataView(bytes.buffer).setUint32(0, text.byteLength, true);
-  bytes.set(text, headBytes);
-  bytes.set(part, headBytes + text.byteLength);
-  return bytes;
+  const all = new Uint8Array(headBytes + text.byteLength + bytes.byteLength);
+  new DataView(all.buffer).setUint32(0, text.byteLength, true);
+  all.set(text, headBytes);
+  all.set(bytes, headBytes + text.byteLength);
+  return all;
 }
 
-function instance(bytes: Uint8Array<ArrayBuffer>, atoms: readonly string[]): EncodedPart {
-  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
-  const places = JSON.parse(new TextDecoder().decode(bytes.subarray(headBytes, headBytes + length))) as number[][];
-  const part = bytes.subarray(headBytes + length) as EncodedPart;
-  const data = dataOfPart(part);
+/** A template with this container's own texts in it. */
+function instance(kept: Uint8Array<ArrayBuffer>, atoms: readonly string[]): Uint8Array<ArrayBuffer> {
+  const length = new DataView(kept.buffer, kept.byteOffset).getUint32(0, true);
+  const places = JSON.parse(new TextDecoder().decode(kept.subarray(headBytes, headBytes + length))) as number[][];
+  const bytes = kept.subarray(headBytes + length);
   atoms.forEach((atom, index) => {
     const own = utf8.encode(atom);
-    for (const at of places[index] ?? []) data.set(own, at);
+    for (const at of places[index] ?? []) bytes.set(own, at);
   });
-  return part;
+  return bytes;
 }
 
 /** The key's text, or undefined where the inputs hold what JSON has not: 64-bit numbers of seccomp's. */
@@ -141,34 +120,54 @@ function textOf(inputs: PlanInputs): string | undefined {
   }
 }
 
+/** What a plan is kept by. */
+interface Names {
+  /** For any command. */
+  readonly kind: string;
+  /** For this one. */
+  readonly command: string;
+}
+
+function namesOf(program: string, text: string, command: string, atoms: readonly string[]): Names {
+  const marked = (each: string): string =>
+    replaced(each, atoms, (index) => `\u0001${index}\u0001${atoms[index]?.length}\u0001`);
+  const hash = new Bun.CryptoHasher("sha256").update(`${program}\n${marked(text)}`);
+  return { kind: hash.copy().digest("hex"), command: hash.update(`\n${marked(command)}`).digest("hex") };
+}
+
 /**
  * The image of a container's plan, from a template where there is one.
  * @param root of the runtime's states: templates are kept in it
+ * @param load what plans are made by: it is loaded only where one is made
  * @param lasts whether there can be another container of the kind: a network device and its addresses are of one alone
  * @throws OciboxError as compiling does
  */
-export function imageFor<I extends PlanInputs>(
+export async function imageFor<I extends PlanInputs>(
   root: string,
   inputs: I,
-  contextOf: ContextOf<I>,
+  load: () => Promise<PlanCompiler<I>>,
   lasts = true,
-): Uint8Array<ArrayBuffer> {
-  const whole = (): Uint8Array<ArrayBuffer> => {
-    checkSpec(inputs.spec);
-    return encodePlan(compile(inputs.spec, inputs.facts, contextOf(inputs)));
-  };
+): Promise<Uint8Array<ArrayBuffer>> {
   const program = identityOf("/proc/self/exe");
   const text = lasts ? textOf(inputs) : undefined;
   const { args = [], env = [] } = inputs.spec.process ?? {};
-  if (program === undefined || text === undefined || args.length === 0) return whole();
+  if (program === undefined || text === undefined || args.length === 0) return (await load()).whole(inputs);
   const atoms = atomsIn(text, inputs.id);
-  const kind = replaced(text, atoms, (index) => `\u0001${index}\u0001${atoms[index]?.length}\u0001`);
-  const name = new Bun.CryptoHasher("sha256").update(`${program}\n${kind}`).digest("hex");
-  const kept = readKept(root, folder, name);
-  if (kept !== undefined && kept.byteLength > 0)
-    return encodePlan(compileCommand(args, env), { after: instance(kept, atoms) });
-  const image = whole();
-  const content = kept === undefined ? new Uint8Array() : bytesOf(makeTemplate(text, atoms, contextOf));
-  writeKept(root, folder, name, content, inputs.id);
+  const command = JSON.stringify([args, env]);
+  const names = namesOf(program, text, command, atoms);
+  const ready = readKept(root, folder, names.command);
+  if (ready !== undefined) return instance(ready, atoms);
+  const kept = readKept(root, folder, names.kind);
+  const { templatesOf, withCommand } = await import("./template-make.ts");
+  if (kept !== undefined && kept.byteLength > 0) return withCommand(instance(kept, atoms) as EncodedPart, args, env);
+  const compiler = await load();
+  const image = compiler.whole(inputs);
+  if (kept === undefined) {
+    writeKept(root, folder, names.kind, new Uint8Array(), inputs.id);
+    return image;
+  }
+  const made = templatesOf<I>(text, command, atoms, (marked) => compiler.setUp(marked));
+  writeKept(root, folder, names.kind, packed(made.kind), inputs.id);
+  writeKept(root, folder, names.command, packed(made.command), inputs.id);
   return image;
 }

@@ -1,7 +1,7 @@
 /** config.json, decoded: runtime-spec 1.3, config.md and config-linux.md. What is refused is named by its path. */
-import { OciboxError } from "../errors.ts";
 import { resourcesShape } from "./resources-decode.ts";
 import type { Process, Spec } from "./runtime.ts";
+import { parseJson, withUser } from "./runtime-parse.ts";
 import { checkShape, type Shape } from "./shape.ts";
 
 const strings: Shape = { list: "string" };
@@ -201,26 +201,6 @@ const specShape: Shape = {
   required: ["ociVersion"],
 };
 
-/** Numbers that only 64 bits hold stay exact where they are compared bit by bit: arguments of system calls. */
-function exactly(this: unknown, key: string, value: unknown, context?: { source?: string }): unknown {
-  const exact = typeof value !== "number" || Number.isSafeInteger(value) || (key !== "value" && key !== "valueTwo");
-  return exact || !/^\d+$/.test(context?.source ?? "") ? value : BigInt(context?.source ?? 0);
-}
-
-function parse(text: string, name: string): unknown {
-  try {
-    // A reviver is slow, and mostly there is no such number.
-    return /\d{16}/.test(text) ? JSON.parse(text, exactly) : JSON.parse(text);
-  } catch (error) {
-    throw new OciboxError("INVALID", `${name} is no JSON: ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
-
-/** The user is 0:0 where nothing is said, as runc has it. */
-function withUser(process: Process): void {
-  process.user = { ...process.user, uid: process.user?.uid ?? 0, gid: process.user?.gid ?? 0 };
-}
-
 /** @throws OciboxError INVALID naming the path in the document */
 export function checkSpec(spec: Spec): void {
   checkShape(spec, specShape, "");
@@ -228,42 +208,16 @@ export function checkSpec(spec: Spec): void {
 
 /** @throws OciboxError INVALID naming the path in the document */
 export function decodeSpec(text: string): Spec {
-  const value = parse(text, "config.json");
+  const value = parseJson(text, "config.json");
   checkSpec(value as Spec);
   const spec = value as Spec;
   if (spec.process !== undefined) withUser(spec.process);
   return spec;
 }
 
-/**
- * The same without a look at what most of it is, for somebody who may know already: see templates.ts. What is taken for
- * granted on the way is looked at.
- * @throws OciboxError INVALID
- */
-export function parseSpec(text: string): Spec {
-  const spec = parse(text, "config.json") as Spec;
-  const process = spec?.process;
-  const plain =
-    !text.includes("null") &&
-    typeof spec === "object" &&
-    typeof spec.root?.path === "string" &&
-    typeof process === "object" &&
-    typeof process.user === "object" &&
-    Array.isArray(process.args) &&
-    Array.isArray(process.env) &&
-    Array.isArray(spec.mounts) &&
-    typeof spec.linux === "object";
-  if (!plain) return decodeSpec(text);
-  checkShape(process.args, strings, "process.args");
-  checkShape(process.env, strings, "process.env");
-  if (spec.annotations !== undefined) checkShape(spec.annotations, { map: "string" }, "annotations");
-  withUser(process);
-  return spec;
-}
-
 /** A process alone, as `exec --process` is given one. @param name of the file @throws OciboxError INVALID */
 export function decodeProcess(text: string, name: string): Process {
-  const value = parse(text, name);
+  const value = parseJson(text, name);
   checkShape(value, processShape, "process");
   const process = value as Process;
   withUser(process);

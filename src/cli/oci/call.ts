@@ -2,9 +2,11 @@
  * The OCI runtime's command line: `ocibox oci …`, and any name that ends in runc, crun or -oci. There is no standard for
  * it; what runc says and how it ends is what other programs go by.
  */
+
 import { AT_FDCWD, O } from "../../../ffi/constants.ts";
 import { attempt, SyscallError } from "../../../ffi/direct.ts";
 import { writeFully } from "../../../ffi/files.ts";
+import { effectiveUid } from "../../../ffi/user.ts";
 import { OciboxError, reason } from "../../errors.ts";
 import { runtimeSpecVersion } from "../../spec/version.ts";
 import { print } from "../output.ts";
@@ -54,7 +56,7 @@ const globalFlags: OciFlags = {
 /** As runc has it: a user's is in his XDG_RUNTIME_DIR, also where he is root of a namespace of his. */
 async function defaultRoot(): Promise<string> {
   const own = Bun.env.XDG_RUNTIME_DIR ?? "";
-  const uid = attempt("geteuid");
+  const uid = effectiveUid();
   if (own === "") return uid === 0 ? "/run/ocibox/oci" : `/tmp/ocibox-${uid}/ocibox/oci`;
   if (uid !== 0) return `${own}/ocibox/oci`;
   const { inUserNamespace } = await import("../../runtime/host.ts");

@@ -14,13 +14,14 @@ import { hostFacts } from "../../../src/runtime/host.ts";
 import type { DeviceRule, Resources } from "../../../src/spec/runtime.ts";
 import { cannotRun, testWith } from "../../lib/needs.ts";
 
-const { mode } = hostFacts().cgroup;
+const { cgroup } = hostFacts();
+const { mode } = cgroup;
 const needs = {
   root: true,
   missing: mode === "v1" || mode === "hybrid" ? undefined : "needs cgroup v1 (v2: tests/vm)",
 };
 const test1 = testWith(needs);
-const host = cannotRun(needs) ? undefined : cgroupHost(mode);
+const host = cannotRun(needs) ? undefined : cgroupHost(cgroup);
 const top = `/ocibox-test-${process.pid}`;
 
 /** Runs a plan to its end. */

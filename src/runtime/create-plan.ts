@@ -1,0 +1,70 @@
+/** The plan of an OCI container out of what is known of it: what `create` needs where there is no template. */
+import { AT, AT_FDCWD } from "../../ffi/constants.ts";
+import { encodePart, encodePlan, type Fault } from "../../ffi/encode.ts";
+import type { Recorder, Step } from "../../ffi/plan.ts";
+import type { CgroupPlan } from "../plan/cgroups/plan.ts";
+import { compile, compileSetUp } from "../plan/compile.ts";
+import type { OciContext, PlanContext } from "../plan/context.ts";
+import type { CopyUpEntry } from "../plan/devices.ts";
+import { runHooks } from "../plan/hooks.ts";
+import type { NetDevice } from "../plan/net-devices.ts";
+import { checkSpec } from "../spec/runtime-decode.ts";
+import { type StateOf, stateFiles, stateText } from "./state.ts";
+import type { PlanCompiler, PlanInputs } from "./templates.ts";
+
+/** The files of a state directory, removed by the plan itself. */
+function forgetSteps(p: Recorder, directory: string, note: (result: ReturnType<Recorder["slot"]>) => void): void {
+  for (const name of stateFiles) note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, `${directory}/${name}`, 0));
+  note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
+}
+
+/** What the plan is made of: values alone, so that they can be a key. */
+export interface Inputs extends PlanInputs {
+  readonly rootfs: string;
+  readonly sources: readonly (readonly [path: string, kind: "directory" | "file"])[];
+  readonly copyUp: readonly (readonly [path: string, entries: readonly CopyUpEntry[]])[];
+  readonly cgroups: CgroupPlan;
+  readonly state: StateOf;
+  readonly oci: Omit<OciContext, "state" | "copyUp">;
+  readonly netDevices: readonly NetDevice[];
+}
+
+function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevices }: Inputs): PlanContext {
+  return {
+    rootfs,
+    netDevices,
+    mountpoint: rootfs,
+    interactive: true,
+    init: false,
+    sources: new Map(sources),
+    oci: { ...oci, state: (status) => stateText(state, status), copyUp: new Map(copyUp) },
+    cgroups,
+    cleanup(p, _code, note) {
+      forgetSteps(p, oci.directory, note);
+    },
+    forget(p) {
+      const hooks = spec.hooks?.poststop ?? [];
+      if (hooks.length === 0) return;
+      const gone = p.slot("no process");
+      p.add({ op: "set", slot: gone, value: 0 });
+      runHooks(p, "poststop", hooks, stateText(state, "stopped"), gone, true);
+    },
+  };
+}
+
+/** @throws OciboxError naming the field of config.json */
+export function compileInputs(inputs: Inputs): Recorder {
+  return compile(inputs.spec, inputs.facts, contextOf(inputs));
+}
+
+export function imageOfSteps(steps: readonly Step[], fault: Fault | undefined): Uint8Array<ArrayBuffer> {
+  return encodePlan(steps, { fault });
+}
+
+export const compiler: PlanCompiler<Inputs> = {
+  whole(inputs) {
+    checkSpec(inputs.spec);
+    return encodePlan(compileInputs(inputs));
+  },
+  setUp: (inputs) => encodePart(compileSetUp(inputs.spec, inputs.facts, contextOf(inputs)).steps),
+};
