@@ -69,6 +69,8 @@ async function readGlobals(argv: readonly string[]): Promise<Start> {
       globals.debug = true;
       continue;
     }
+    // Before the expression: a first one takes a start longer than all that is looked at here.
+    if (!word.startsWith("--")) break;
     const match = /^--(root|state|snapshotter|store-max|additional-store)(?:=(.*))?$/s.exec(word);
     if (match === null) break;
     const value = match[2] ?? argv[++at];
@@ -98,8 +100,8 @@ function isSetuid(): boolean {
   return process.getuid?.() !== process.geteuid?.() || process.getgid?.() !== process.getegid?.();
 }
 
-/** A link to the program under such a name is an OCI runtime. */
-const ociName = /(?:runc|crun|-oci)$/;
+/** A link to the program under a name with such an end is an OCI runtime. */
+const ociEnds = ["runc", "crun", "-oci"] as const;
 
 async function main(argv: readonly string[]): Promise<number> {
   if (isSetuid())
@@ -109,7 +111,8 @@ async function main(argv: readonly string[]): Promise<number> {
       "remove the bit with chmod u-s,g-s and run it as root or as yourself",
     );
   const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
-  if (ociName.test(called)) return (await import("./cli/oci/call.ts")).callOci(called, argv, OCIBOX_VERSION);
+  if (ociEnds.some((end) => called.endsWith(end)))
+    return (await import("./cli/oci/call.ts")).callOci(called, argv, OCIBOX_VERSION);
   const [first] = argv;
   if (first === "--version" || first === "-v" || first === "-V") {
     console.log(`ocibox version ${OCIBOX_VERSION}`);

@@ -1,7 +1,6 @@
 /** `create` and `run`: a bundle becomes a state directory and a plan, and this process becomes init. */
 import { AT_FDCWD, S } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
-import { makeDirectories } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { effectiveUid } from "../../ffi/user.ts";
@@ -191,7 +190,6 @@ async function launch(
 /** The container's directory, its lock, which init inherits, and its record. */
 function claim(request: CreateRequest, record: StateRecord, text: string, undo: Undo): void {
   const directory = stateDirectory(request.root, request.id);
-  makeDirectories(request.root);
   inherit(claimContainer(request.root, record, text).release());
   undo.defer(() => forgetContainer(directory));
   if (request.mode === "create") direct.mknodat(AT_FDCWD, `${directory}/exec.fifo`, S.S_IFIFO | 0o600, 0);

@@ -54,7 +54,7 @@ function nofile(): HostFacts["nofile"] {
   const own = alloc(16);
   direct.prlimit64(0, RLIMIT.RLIMIT_NOFILE, null, own);
   const hard = readField("rlimit64", own, "rlim_max");
-  if (attempt("prlimit64", direct.getppid(), RLIMIT.RLIMIT_NOFILE, null, limit) < 0) return { soft: 1024, hard };
+  if (attempt("prlimit64", process.ppid, RLIMIT.RLIMIT_NOFILE, null, limit) < 0) return { soft: 1024, hard };
   return { soft: Math.min(readField("rlimit64", limit, "rlim_cur"), hard), hard };
 }
 

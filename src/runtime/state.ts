@@ -8,9 +8,10 @@
  *     lock         held while it is created, and while something of it is changed
  */
 import { AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
+import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn, readText, writeNew } from "../../ffi/files.ts";
+import { makeDirectories, namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { lockFile, tryLock } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import type { CgroupPlan } from "../plan/cgroups/plan.ts";
@@ -228,9 +229,13 @@ export function updateRecord(root: string, record: StateRecord): void {
 /** Takes an id: its directory, its lock and its record, before anything else of it exists. */
 export function claimContainer(root: string, record: StateRecord, config: string): OwnedFd {
   const directory = stateDirectory(root, record.id);
-  const made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
-  if (made === -17) throw new OciboxError("IN_USE", "container with given ID already exists");
-  if (made < 0) direct.mkdirat(AT_FDCWD, directory, 0o700);
+  let made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
+  if (made === -errnoOf("ENOENT")) {
+    makeDirectories(root);
+    made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
+  }
+  if (made === -errnoOf("EEXIST")) throw new OciboxError("IN_USE", "container with given ID already exists");
+  if (made < 0) throw new SyscallError("mkdirat", [AT_FDCWD, directory, 0o700], -made);
   const lock = lockFile(`${directory}/lock`, "exclusive");
   if (lock === undefined) throw new OciboxError("IN_USE", "container with given ID already exists");
   writeNew(`${directory}/config.json`, config, 0o600);

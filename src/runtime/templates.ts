@@ -50,7 +50,7 @@ function atomsIn(text: string, id: string): string[] {
   // One without a digit may be a word of the specification.
   if (id.length >= shortestId && /\d/.test(id)) atoms.push(id);
   const rest = atoms.length === 0 ? text : text.replaceAll(id, "");
-  for (const [found] of rest.matchAll(changing)) if (!atoms.includes(found)) atoms.push(found);
+  for (const found of rest.match(changing) ?? []) if (!atoms.includes(found)) atoms.push(found);
   // docker and podman call the host by the first twelve digits.
   if (/^[0-9a-f]{64}$/.test(id)) atoms.push(id.slice(0, shortId));
   return atoms;
