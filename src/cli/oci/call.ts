@@ -89,7 +89,7 @@ async function readGlobals(
 
 /** What stands around a message in a log, so that init can write the same. */
 export function logFrame(format: "text" | "json", level = "error"): readonly [prefix: string, suffix: string] {
-  const time = new Date().toISOString().replace(/\.\d+Z$/, "Z");
+  const time = `${new Date().toISOString().slice(0, 19)}Z`;
   if (format === "json") return [`{"level":"${level}","msg":"`, `","time":"${time}"}\n`];
   return [`time="${time}" level=${level} msg="`, '"\n'];
 }
