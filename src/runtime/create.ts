@@ -183,7 +183,7 @@ async function launch(
   const image = await imageOf(request, inputs);
   if (image === undefined) return 0;
   // Hooks run in the bundle's directory, as runc's do.
-  direct.chdir(bundle.directory);
+  if (process.cwd() !== bundle.directory) direct.chdir(bundle.directory);
   execInit(image);
 }
 
@@ -250,7 +250,8 @@ async function decode(text: string): Promise<Spec> {
 async function createFrom(request: CreateRequest, bundle: Bundle): Promise<number> {
   checkTerminal(bundle.spec.process?.terminal === true, request.mode !== "foreground", request.consoleSocket);
   const spec = completed(bundle);
-  const facts = hostFacts();
+  const { apparmorProfile = "", selinuxLabel = "" } = spec.process ?? {};
+  const facts = hostFacts(apparmorProfile !== "" || selinuxLabel !== "");
   if (request.cgroupManager === "systemd") return createInUnit(request, bundle, spec, facts);
   const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup), {
     id: request.id,

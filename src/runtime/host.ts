@@ -85,8 +85,11 @@ function permitted(): number {
   return (words[1] ?? 0) + (words[4] ?? 0) * 2 ** 32;
 }
 
-/** @throws SyscallError where even uname(2) is refused */
-export function hostFacts(): HostFacts {
+/**
+ * @param labels whether AppArmor and SELinux are looked for: where nothing asks for either, neither need be known
+ * @throws SyscallError where even uname(2) is refused
+ */
+export function hostFacts(labels = true): HostFacts {
   return {
     machine: process.arch === "arm64" ? "arm64" : "x64",
     kernel: release(),
@@ -94,8 +97,8 @@ export function hostFacts(): HostFacts {
     lastCap: lastCap(),
     permitted: permitted(),
     userNamespace: inUserNamespace(),
-    apparmor: (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),
-    selinux: exists("/sys/fs/selinux/enforce"),
+    apparmor: labels && (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),
+    selinux: labels && exists("/sys/fs/selinux/enforce"),
     nofile: nofile(),
   };
 }
