@@ -37,7 +37,6 @@ let used = 0;
 const encoder = new TextEncoder();
 /** Bytes that must stay alive during the call that is being put together. */
 let held: unknown[] = [];
-let lib: ReturnType<typeof libc> | undefined;
 
 function reserve(size: number): { bytes: Uint8Array<ArrayBuffer>; at: number; address: number } {
   if (arena === undefined) {
@@ -56,18 +55,10 @@ function reserve(size: number): { bytes: Uint8Array<ArrayBuffer>; at: number; ad
 
 function textAddress(text: string): number {
   if (text.includes("\0")) throw new TypeError(`a NUL in ${JSON.stringify(text)}, which the kernel would cut there`);
-  const most = text.length * 3;
-  const at = (used + 7) & ~7;
-  if (arena === undefined || at + most >= arenaSize) {
-    const room = reserve(most + 1);
-    const { written } = encoder.encodeInto(text, room.bytes.subarray(room.at, room.at + most));
-    room.bytes[room.at + written] = 0;
-    return room.address;
-  }
-  const { written } = encoder.encodeInto(text, arena.subarray(at, at + most));
-  arena[at + written] = 0;
-  used = at + written + 1;
-  return arenaBase + at;
+  const room = reserve(text.length * 3 + 1);
+  const { written } = encoder.encodeInto(text, room.bytes.subarray(room.at, room.at + text.length * 3));
+  room.bytes[room.at + written] = 0;
+  return room.address;
 }
 
 function bytesAddress(bytes: Uint8Array): number {
@@ -127,69 +118,39 @@ function fieldWord(field: StructField<number>): Word {
   throw new TypeError("memory of a plan given to a direct call");
 }
 
-function wordOf(value: Exclude<Value, number>): Word {
-  if (typeof value === "bigint") return value;
-  if (typeof value === "string") return textAddress(value);
+function word(value: Value): Word {
+  if (typeof value === "number" || typeof value === "bigint") return value;
   if (value === null) return 0;
+  if (typeof value === "string") return textAddress(value);
   if (value instanceof Uint8Array) return bytesAddress(value);
   if (Array.isArray(value)) return vectorAddress(value);
-  if ("layout" in value) return structAddress(value as Struct<number>);
+  if (value !== undefined && "layout" in value) return structAddress(value as Struct<number>);
   throw new TypeError("an argument that only a plan can hold was given to a direct call");
 }
 
-const EINTR = 4;
-
-/** What a call that failed has to say; one that a signal interrupted is made again. */
-function settled(name: CallName, words: readonly Word[]): number {
-  lib ??= libc();
-  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = words;
-  while (lib.errno() === EINTR && name !== "close" && name !== "ppoll") {
-    const result = lib.syscall(nr[name], a, b, c, d, e, f);
-    if (result !== -1) return Number(result);
-  }
-  return -lib.errno();
-}
-
-// The next two are one function twice. A start makes some sixty calls: what is called that often JSC compiles, in a thread
-// that is made for it, which costs a start a twentieth of its time (docs/performance.md). Half of the calls have a text.
-
-/** Makes a call of numbers and bytes. @returns -errno where it fails */
-function makePlain(name: CallName, args: readonly unknown[]): number {
-  held = [];
-  lib ??= libc();
-  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = args as readonly Value[];
-  const first = typeof a === "number" ? a : wordOf(a);
-  const second = typeof b === "number" ? b : wordOf(b);
-  const third = typeof c === "number" ? c : wordOf(c);
-  const fourth = typeof d === "number" ? d : wordOf(d);
-  const fifth = typeof e === "number" ? e : wordOf(e);
-  const sixth = typeof f === "number" ? f : wordOf(f);
+function make(name: CallName, args: readonly unknown[]): number {
   used = 0;
-  const result = lib.syscall(nr[name], first, second, third, fourth, fifth, sixth);
-  return result === -1 ? settled(name, [first, second, third, fourth, fifth, sixth]) : Number(result);
-}
-
-/** Makes a call that has a text for its first or second argument. @returns -errno where it fails */
-function makeWithText(name: CallName, args: readonly unknown[]): number {
   held = [];
-  lib ??= libc();
-  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = args as readonly Value[];
-  const first = typeof a === "string" ? textAddress(a) : typeof a === "number" ? a : wordOf(a);
-  const second = typeof b === "string" ? textAddress(b) : typeof b === "number" ? b : wordOf(b);
-  const third = typeof c === "number" ? c : wordOf(c);
-  const fourth = typeof d === "number" ? d : wordOf(d);
-  const fifth = typeof e === "number" ? e : wordOf(e);
-  const sixth = typeof f === "number" ? f : wordOf(f);
-  used = 0;
-  const result = lib.syscall(nr[name], first, second, third, fourth, fifth, sixth);
-  return result === -1 ? settled(name, [first, second, third, fourth, fifth, sixth]) : Number(result);
+  const lib = libc();
+  const number = nr[name];
+  let result: Word;
+  do {
+    result = lib.syscall(
+      number,
+      args.length > 0 ? word(args[0] as Value) : 0,
+      args.length > 1 ? word(args[1] as Value) : 0,
+      args.length > 2 ? word(args[2] as Value) : 0,
+      args.length > 3 ? word(args[3] as Value) : 0,
+      args.length > 4 ? word(args[4] as Value) : 0,
+      args.length > 5 ? word(args[5] as Value) : 0,
+    );
+  } while (result === -1 && lib.errno() === 4 && name !== "close" && name !== "ppoll");
+  return result === -1 ? -lib.errno() : Number(result);
 }
 
 /** Makes a call and returns its result, or -errno: for the caller who expects failures. */
 export function attempt<N extends CallName>(name: N, ...args: Parameters<Sys<number>[N]>): number {
-  const [first, second] = args;
-  const hasText = typeof first === "string" || typeof second === "string";
-  return hasText ? makeWithText(name, args) : makePlain(name, args);
+  return make(name, args);
 }
 
 /**
@@ -201,48 +162,25 @@ export function tolerate<N extends CallName>(
   name: N,
   ...args: Parameters<Sys<number>[N]>
 ): number {
-  const [first, second] = args;
-  const hasText = typeof first === "string" || typeof second === "string";
-  const result = hasText ? makeWithText(name, args) : makePlain(name, args);
+  const result = make(name, args);
   if (result >= 0 || errnos.some((each) => errnoOf(each) === -result)) return result;
   throw new SyscallError(name, args, -result);
 }
 
-type Method = (...args: unknown[]) => number;
-
-/** A method is made when it is first asked for, by the prototype: a start uses few of the calls there are. */
 function bind(): Sys<number> {
-  const prototype = new Proxy<Record<string, Method>>(
-    {},
-    {
-      get(_, name) {
-        if (typeof name !== "string" || !Object.hasOwn(calls, name)) return undefined;
-        surface[name] = (...args) => {
-          const hasText = typeof args[0] === "string" || typeof args[1] === "string";
-          const result = hasText ? makeWithText(name as CallName, args) : makePlain(name as CallName, args);
-          if (result < 0) throw new SyscallError(name as CallName, args, -result);
-          return result;
-        };
-        return surface[name];
-      },
-    },
-  );
-  const surface: Record<string, Method> = {};
-  Object.setPrototypeOf(surface, prototype);
+  const surface: Record<string, (...args: unknown[]) => number> = {};
+  for (const name in calls) {
+    surface[name] = (...args) => {
+      const result = make(name as CallName, args);
+      if (result < 0) throw new SyscallError(name as CallName, args, -result);
+      return result;
+    };
+  }
   return surface as unknown as Sys<number>;
 }
 
 /** What each call goes through below `direct`, whose functions are all the same one: for `withoutFtl`. */
-export const machinery = [
-  makePlain,
-  makeWithText,
-  wordOf,
-  textAddress,
-  bytesAddress,
-  structAddress,
-  reserve,
-  attempt,
-] as const;
+export const machinery = [make, word, textAddress, bytesAddress, structAddress, reserve, attempt] as const;
 
 /** Every call, made at once. Calls interrupted by a signal are made again. Each throws a SyscallError. */
 export const direct: Sys<number> = bind();

@@ -178,13 +178,7 @@ export function alloc(size: number): Uint8Array<ArrayBuffer> {
  * A structure's field out of raw bytes: integers as numbers (exact up to 2^53), all else is an error of the caller.
  */
 export function readField(name: LayoutName, bytes: Uint8Array, field: string, base = 0): number {
-  let place: Placed | undefined;
-  // No callback for each field: a start reads dozens, and what is called that often is compiled.
-  for (const each of layoutOf(name).fields) {
-    if (each.name !== field) continue;
-    place = each;
-    break;
-  }
+  const place = layoutOf(name).fields.find((each) => each.name === field);
   if (place === undefined) throw new TypeError(`no field ${field} in struct ${name}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset + base, bytes.byteLength - base);
   switch (place.type) {
