@@ -1,4 +1,4 @@
-/** What JSC makes of a function, for code that is hot for a second or two and then never again. */
+/** When and into what JSC compiles functions, for code that is hot for a second or two and then never again. */
 import { noFTL } from "bun:jsc";
 
 /**
@@ -7,4 +7,12 @@ import { noFTL } from "bun:jsc";
  */
 export function withoutFtl(...functions: readonly ((...args: never[]) => unknown)[]): void {
   for (const each of functions) noFTL(each);
+}
+
+/**
+ * Lets this thread compile functions when they were called this many times as often as they usually would have to be.
+ * The main thread starts with a policy of its own (scripts/build), a worker with none.
+ */
+export function compileLater(times: number): void {
+  Bun.unsafe.setJITPolicy(times);
 }

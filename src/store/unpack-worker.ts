@@ -1,5 +1,5 @@
 /** A thread that unpacks layers, one after the other: lanes.ts starts it and tells it which. */
-import { withoutFtl } from "../../ffi/compile.ts";
+import { compileLater, withoutFtl } from "../../ffi/compile.ts";
 import { direct, machinery } from "../../ffi/direct.ts";
 import { OciboxError, reason } from "../errors.ts";
 import type { Told } from "./lanes.ts";
@@ -9,6 +9,7 @@ import type { InflateJob, UnpackJob } from "./unpack-job.ts";
 
 declare const self: Worker;
 
+compileLater(5);
 withoutFtl(...machinery, direct.openat);
 
 function tell(told: Told): void {
