@@ -1,6 +1,6 @@
 /** The direct back end: a call is made at once, its failure thrown as a SyscallError. */
 import { ptr } from "bun:ffi";
-import { type CallName, calls } from "./calls.ts";
+import type { CallName } from "./calls.ts";
 import { type ErrnoName, errnoName, errnoOf, errnoWords } from "./errno.ts";
 import { libc } from "./libc.ts";
 import { nr } from "./machine.ts";
@@ -167,15 +167,26 @@ export function tolerate<N extends CallName>(
   throw new SyscallError(name, args, -result);
 }
 
+type Method = (...args: unknown[]) => number;
+
+/** A method is made when it is first asked for, by the prototype: a start uses few of the calls there are. */
 function bind(): Sys<number> {
-  const surface: Record<string, (...args: unknown[]) => number> = {};
-  for (const name in calls) {
-    surface[name] = (...args) => {
-      const result = make(name as CallName, args);
-      if (result < 0) throw new SyscallError(name as CallName, args, -result);
-      return result;
-    };
-  }
+  const prototype = new Proxy<Record<string, Method>>(
+    {},
+    {
+      get(_, name) {
+        if (typeof name !== "string" || !Object.hasOwn(nr, name)) return undefined;
+        surface[name] = (...args) => {
+          const result = make(name as CallName, args);
+          if (result < 0) throw new SyscallError(name as CallName, args, -result);
+          return result;
+        };
+        return surface[name];
+      },
+    },
+  );
+  const surface: Record<string, Method> = {};
+  Object.setPrototypeOf(surface, prototype);
   return surface as unknown as Sys<number>;
 }
 

@@ -1,5 +1,5 @@
 /** Puts a plan's steps into one image, which init/ maps and runs. The format is told in init/init.h. */
-import { type CallName, calls, type Kind } from "./calls.ts";
+import { argumentsOf, type CallName, type Kind } from "./calls.ts";
 import { nr } from "./machine.ts";
 import type { CallStep, Compare, Label, Slot, Step } from "./plan.ts";
 import { type LayoutName, layoutOf, layouts, type Placed } from "./structs.ts";
@@ -412,7 +412,7 @@ class Encoder {
   #shape(name: CallName): CallShape {
     const known = this.#calls.get(name);
     if (known !== undefined) return known;
-    const shape = { name: this.text(name), shows: calls[name].map(([, kind]) => showOfArgument(kind)) };
+    const shape = { name: this.text(name), shows: argumentsOf(name).map(([, kind]) => showOfArgument(kind)) };
     this.#calls.set(name, shape);
     return shape;
   }

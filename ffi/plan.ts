@@ -4,8 +4,9 @@
  * A plan is one flat list. It begins in the parent (the process that was ocibox); `clone3` in it makes the child, which
  * goes on at the next step like the parent does, so a branch on the result parts them. Nothing here makes a call.
  */
-import { type CallName, calls } from "./calls.ts";
+import type { CallName } from "./calls.ts";
 import { type ErrnoName, errnoOf } from "./errno.ts";
+import { nr } from "./machine.ts";
 import type { Formatted, Memory, Sys } from "./sys.ts";
 
 /** Where a step's result will be: 64 bits, or one 32-bit half of them (as socketpair(2) fills a pair). */
@@ -138,7 +139,7 @@ export class Recorder {
     const made: Record<string, (...args: unknown[]) => Slot> = {};
     this.sys = new Proxy(made, {
       get: (methods, name: string) => {
-        if (!Object.hasOwn(calls, name)) throw new TypeError(`there is no system call ${name}`);
+        if (!Object.hasOwn(nr, name)) throw new TypeError(`there is no system call ${name}`);
         methods[name] ??= (...args) => this.#call(name as CallName, args);
         return methods[name];
       },

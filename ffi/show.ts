@@ -1,5 +1,5 @@
 /** Calls and their arguments in strace's notation: the text of errors and of --explain. */
-import { type CallName, calls, type FlagKind, type Kind } from "./calls.ts";
+import { argumentsOf, type CallName, type FlagKind, type Kind } from "./calls.ts";
 import {
   AF,
   AT,
@@ -159,6 +159,6 @@ export function showArg(kind: Kind, value: unknown): string {
 
 /** A call as strace would write it: `mount("proc", "/proc", "proc", MS_NOSUID, NULL)`. */
 export function showCall(name: CallName, args: readonly unknown[]): string {
-  const shown = calls[name].map(([, kind], index) => showArg(kind, args[index]));
+  const shown = argumentsOf(name).map(([, kind], index) => showArg(kind, args[index]));
   return `${name}(${shown.join(", ")})`;
 }

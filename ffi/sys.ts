@@ -2,7 +2,7 @@
  * One typed surface of system calls with two back ends: `direct` makes the call now (direct.ts), a `Recorder` writes
  * it down as a step of a plan (plan.ts). Code that only mounts, creates and opens is written once, against `Sys<V>`.
  */
-import type { CallName, calls, Kind } from "./calls.ts";
+import type { CallName, Calls, Kind } from "./calls.ts";
 import type { LayoutName } from "./structs.ts";
 
 /** A value of one call that a later one uses: a number at once (direct), or the slot it will be in (recording). */
@@ -54,7 +54,7 @@ type ArgsOf<Table extends readonly (readonly [string, Kind])[], V> = {
 };
 
 /** The arguments of a call, in order. */
-type CallArgs<N extends CallName, V> = ArgsOf<(typeof calls)[N], V>;
+type CallArgs<N extends CallName, V> = ArgsOf<Calls[N], V>;
 
 /** Every system call of calls.ts as a method; the result is the call's own. */
 export type Sys<V> = { readonly [N in CallName]: (...args: CallArgs<N, V>) => V };
