@@ -20,7 +20,7 @@ function hash(letter: string): string {
   return new Bun.CryptoHasher("sha256").update(letter).digest("hex");
 }
 
-/** Templates, those that are made: the others say only that a kind was seen. */
+/** Templates, two of a kind, those that are made: the others say only that a kind was seen. */
 function templates(): string[] {
   const folder = join(box.root, ".plans");
   return existsSync(folder) ? readdirSync(folder).filter((name) => statSync(join(folder, name)).size > 100) : [];
@@ -63,7 +63,7 @@ test("containers of one kind, with ids, commands and annotations of their own", 
     seen.push(await life(hash(letter), ["sleep", String(1000 + letter.charCodeAt(0))]));
     made.push(templates().length);
   }
-  expect(made).toEqual([0, 1, 1, 1]);
+  expect(made).toEqual([0, 2, 2, 2]);
   expect(seen[0]).toContain("<id>");
   expect(new Set(seen).size).toBe(1);
   Bun.spawnSync(["sh", "-c", "rmdir /sys/fs/cgroup/ocibox-templates /sys/fs/cgroup/*/ocibox-templates 2>/dev/null"]);
@@ -75,7 +75,7 @@ test("what changes a step is another kind; what is wrong is told as ever", async
     box.command("sh", "-c", `echo ${turn}; exit ${turn}`);
     expect(await box.call("run", "a-kind-1")).toEqual({ out: `${turn}\n`, err: "", code: turn });
   }
-  expect(templates().length).toBe(kinds + 1);
+  expect(templates().length).toBe(kinds + 2);
   box.write((spec) => {
     if (spec.process !== undefined) spec.process.args = ["sh", "-c", "umask"];
     if (spec.process !== undefined) spec.process.user.umask = 0o077;
@@ -100,6 +100,31 @@ test("what changes a step is another kind; what is wrong is told as ever", async
     const ended = await box.call("run", "a-kind-1");
     expect([words, ended.code, ended.err]).toEqual([words, 1, expect.stringContaining(words)]);
   }
+});
+
+test("a command that was seen with its kind comes with the container's own id, another one too", async () => {
+  const said = (id: string): string => `sh -c echo ${id} $OWN; readlink /proc/self/ns/pid > /dev/null`;
+  const own = async (id: string, words: string): Promise<string> => {
+    box.write((spec) => {
+      if (spec.process === undefined) return;
+      spec.hostname = id.slice(0, 12);
+      spec.process.args = ["sh", "-c", `echo ${words} $(hostname) $OWN $0`, said(id)];
+      spec.process.env?.push(`OWN=${id}`);
+    });
+    const ended = await box.call("run", id);
+    expect([ended.err, ended.code]).toEqual(["", 0]);
+    return ended.out;
+  };
+  const kinds = templates().length;
+  for (const letter of ["e", "f", "g", "h"]) {
+    const id = hash(letter);
+    expect(await own(id, "one")).toBe(`one ${id.slice(0, 12)} ${id} ${said(id)}\n`);
+  }
+  for (const letter of ["i", "j"]) {
+    const id = hash(letter);
+    expect(await own(id, `two ${letter}`)).toBe(`two ${letter} ${id.slice(0, 12)} ${id} ${said(id)}\n`);
+  }
+  expect(templates().length).toBe(kinds + 2);
 });
 
 test("a template that others could have written is not taken, nor one that is damaged", async () => {

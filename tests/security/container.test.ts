@@ -1,6 +1,16 @@
 /** What a hostile image, a hostile command or a careless caller may not get out of a container. docs/security.md */
 import { describe, expect } from "bun:test";
-import { chmodSync, cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join, resolve } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { Canary } from "../lib/canary.ts";
@@ -341,13 +351,25 @@ describe("permissions at rest (2021-41091)", () => {
   });
 
   test("it refuses to run setuid", async () => {
-    const copy = join(folder(box, "setuid"), "ocibox");
+    const directory = folder(box, "setuid");
+    const copy = join(directory, "ocibox");
+    const runtime = join(directory, "runc");
+    const log = join(directory, "log");
     chmodSync(box.dir, 0o755);
     cpSync(binary, copy);
     chmodSync(copy, 0o4755);
-    const ended = Bun.spawnSync(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", copy, "images"]);
-    rmSync(copy);
-    expect(ended.exitCode).toBe(125);
-    expect(ended.stderr.toString()).toMatch(/setuid/);
+    linkSync(copy, runtime);
+    const asNobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    const calls = [
+      [copy, "images"],
+      [copy, "oci", "--log", log, "state", "nobody"],
+      [runtime, "--log", log, "--root", directory, "run", "nobody"],
+    ];
+    const ended = calls.map((words) => Bun.spawnSync([...asNobody, ...words]));
+    for (const file of [copy, runtime]) rmSync(file);
+    for (const { exitCode, stderr } of ended)
+      expect([exitCode, stderr.toString()]).toEqual([125, expect.stringMatching(/setuid/)]);
+    // Nothing was done with the rights of the file's owner: the runtime's log is not there.
+    expect(existsSync(log)).toBe(false);
   });
 });

@@ -188,6 +188,26 @@ test("annotate and remove change what they are told to, and nothing else", async
   await ok("rmi", name);
 });
 
+test("many that say something of one index at once all have said it", async () => {
+  const name = "mine/crowded:1";
+  await ok("manifest", "create", "-q", name, built("amd64"), built("armv7"));
+  const said = Array.from({ length: 12 }, (_, index) => [`note.${index}`, String(index * index)] as const);
+  await Promise.all(
+    said.map(([key, value], index) => {
+      const annotation = ["--annotation", `${key}=${value}`];
+      return index % 2 === 0
+        ? ok("manifest", "annotate", "--index", name, ...annotation)
+        : ok("manifest", "annotate", name, built("armv7"), ...annotation);
+    }),
+  );
+  const index = JSON.parse(await ok("manifest", "inspect", name)) as {
+    annotations: Record<string, string>;
+    manifests: { annotations?: Record<string, string> }[];
+  };
+  expect({ ...index.annotations, ...index.manifests[1]?.annotations }).toMatchObject(Object.fromEntries(said));
+  await ok("rmi", name);
+});
+
 test("add, another name's images, and what is refused", async () => {
   await refused(["manifest", "create", "mine/all:1", built("amd64")], '"mine/all:1" already', "--amend");
   await refused(["manifest", "create", "mine/two:1", built("amd64"), "alpine"], `both for linux/${own}`);
