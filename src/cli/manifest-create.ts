@@ -1,5 +1,7 @@
 import { OciboxError } from "../errors.ts";
 import { canonical, isTransport, parseReference } from "../reference/reference.ts";
+import type { Digest } from "../spec/digest.ts";
+import { addEntries } from "../store/edit-index.ts";
 import { makeIndex, type Part } from "../store/make-index.ts";
 import type { Store } from "../store/store.ts";
 import { type Globals, needRoot, places } from "./globals.ts";
@@ -31,6 +33,36 @@ function nameOf(word: string): string {
   });
 }
 
+interface List {
+  /** Canonical. */
+  readonly name: string;
+  /** As it was given. */
+  readonly word: string;
+}
+
+function refuseTaken(store: Store, name: string, word: string): void {
+  if (store.findAll(name).length > 0)
+    throw new OciboxError("IN_USE", `there is an image "${word}" already`, {
+      hint: `add to it with --amend, or remove it first with: ocibox rmi ${word}`,
+    });
+}
+
+function create(store: Store, { name, word }: List, parts: readonly Part[]): Digest | undefined {
+  refuseTaken(store, name, word);
+  return makeIndex(store, name, parts);
+}
+
+/** @returns undefined where the name has come to stand for something else meanwhile */
+function add(store: Store, list: List, parts: readonly Part[]): Digest | undefined {
+  const { name, word } = list;
+  const [own] = store.findAll(name);
+  if (own === undefined) return makeIndex(store, name, parts);
+  // One image is the first of the index that it becomes.
+  const isIndex =
+    own.indexes.get(name) !== undefined || makeIndex(store, name, [{ word, image: own }], own) !== undefined;
+  return isIndex ? addEntries(store, list, parts) : undefined;
+}
+
 export function command(globals: Globals): Command {
   return {
     def: {
@@ -59,13 +91,14 @@ export function command(globals: Globals): Command {
       using lock = store.lockShared();
       void lock;
       const amend = given.flag("amend");
-      if (!amend && store.findAll(name).length > 0)
-        throw new OciboxError("IN_USE", `there is an image "${word}" already`, {
-          hint: `add to it with --amend, or remove it first with: ocibox rmi ${word}`,
-        });
+      if (!amend) refuseTaken(store, name, word);
       const parts: Part[] = [];
       for (const each of images) parts.push(...(await partsOf(each, store, given, globals)));
-      print(makeIndex(store, name, parts, amend ? store.findAll(name) : []));
+      const list = { name, word };
+      let made: Digest | undefined;
+      // Somebody else may be quicker to give the name to something.
+      while (made === undefined) made = amend ? add(store, list, parts) : create(store, list, parts);
+      print(made);
       return 0;
     },
   };

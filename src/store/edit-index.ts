@@ -1,15 +1,17 @@
 /** A multi-platform index written anew with something changed in it: image-spec, image-index.md. */
 import { OciboxError } from "../errors.ts";
 import type { Digest } from "../spec/digest.ts";
-import type { Descriptor } from "../spec/image.ts";
+import type { Descriptor, Platform } from "../spec/image.ts";
 import { decodeIndex, manifestLimit } from "../spec/image-decode.ts";
 import { isManifestType } from "../spec/media-types.ts";
-import type { Store } from "./store.ts";
+import { samePlatform } from "../spec/platform.ts";
+import { entriesOf, type Part } from "./make-index.ts";
+import { indexOf, type Store } from "./store.ts";
 
 /** Whatever else is in it stays as it is. */
 interface Entry {
   digest: Digest;
-  platform?: Record<string, unknown>;
+  platform?: object;
   annotations?: Record<string, string>;
 }
 
@@ -52,7 +54,8 @@ function edit(store: Store, name: string, word: string, change: (document: Docum
     (each): each is Descriptor => isManifestType(each.mediaType) && known.has(each.digest),
   );
   // Somebody else may have changed it meanwhile: what they wrote is changed then.
-  return store.nameIndex(name, there, digest, before) ? digest : edit(store, name, word, change);
+  const isStill = (named: readonly Descriptor[]): boolean => named.some((each) => indexOf(each) === before);
+  return store.nameIndex(name, there, digest, isStill) ? digest : edit(store, name, word, change);
 }
 
 function ofImages(store: Store, manifests: readonly Entry[], meant: string): Entry[] {
@@ -99,6 +102,22 @@ export function annotateIndex(
 ): Digest {
   return edit(store, list.name, list.word, (document) => {
     document.annotations = { ...document.annotations, ...annotations };
+  });
+}
+
+/** Adds images to an index. One of the same platform gives way; one that is listed already stays as it is. */
+export function addEntries(
+  store: Store,
+  list: { readonly name: string; readonly word: string },
+  parts: readonly Part[],
+): Digest {
+  const entries = entriesOf(parts);
+  return edit(store, list.name, list.word, (document) => {
+    const listed = new Set(document.manifests.map((each) => each.digest));
+    const added = entries.filter((each) => !listed.has(each.digest));
+    const givesWay = ({ platform }: Entry): boolean =>
+      platform !== undefined && added.some((each) => samePlatform(each.platform, platform as Platform));
+    document.manifests = [...document.manifests.filter((each) => !givesWay(each)), ...added];
   });
 }
 

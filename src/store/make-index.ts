@@ -4,7 +4,7 @@ import type { Digest } from "../spec/digest.ts";
 import type { Descriptor, Platform } from "../spec/image.ts";
 import { ociIndex } from "../spec/media-types.ts";
 import { samePlatform, showPlatform } from "../spec/platform.ts";
-import type { Store, StoredImage } from "./store.ts";
+import { indexOf, type Store, type StoredImage } from "./store.ts";
 
 /** An image, and how it was asked for. */
 export interface Part {
@@ -32,32 +32,38 @@ function onePerPlatform(parts: readonly Part[]): void {
   });
 }
 
+/** What an index says of images, each once. @throws OciboxError INVALID where two are for one platform */
+export function entriesOf(parts: readonly Part[]): (Descriptor & { readonly platform: Platform })[] {
+  const unique = parts.filter(({ image }, at) => {
+    const { digest } = image.manifestDescriptor;
+    return parts.findIndex((each) => each.image.manifestDescriptor.digest === digest) === at;
+  });
+  onePerPlatform(unique);
+  return unique.map(({ image }) => {
+    const { mediaType, digest, size } = image.manifestDescriptor;
+    return { mediaType, digest, size, platform: platformOf(image) };
+  });
+}
+
 /**
  * Writes an index into the store, and makes a name stand for its images. The store's lock is the caller's.
  * @param name canonical
- * @param before images that are in it already: one for a platform of `parts` gives way
+ * @param instead the image that has the name
+ * @returns undefined where the name stands for something else
  * @throws OciboxError INVALID
  */
 export function makeIndex(
   store: Store,
   name: string,
   parts: readonly Part[],
-  before: readonly StoredImage[] = [],
-): Digest {
-  const unique = parts.filter(({ image }, at) => {
-    const { digest } = image.manifestDescriptor;
-    return parts.findIndex((each) => each.image.manifestDescriptor.digest === digest) === at;
-  });
-  onePerPlatform(unique);
-  const isNew = (each: StoredImage): boolean =>
-    unique.some(({ image }) => samePlatform(platformOf(image), platformOf(each)));
-  const images = [...before.filter((each) => !isNew(each)), ...unique.map((each) => each.image)];
-  const manifests = images.map((image): Descriptor => {
-    const { mediaType, digest, size } = image.manifestDescriptor;
-    return { mediaType, digest, size, platform: platformOf(image) };
-  });
+  instead?: StoredImage,
+): Digest | undefined {
+  const manifests = entriesOf(parts);
   const document = { schemaVersion: 2, mediaType: ociIndex, manifests };
   const digest = store.putBlob(new TextEncoder().encode(JSON.stringify(document)));
-  store.nameIndex(name, manifests, digest);
-  return digest;
+  const isStill = (named: readonly Descriptor[]): boolean =>
+    instead === undefined
+      ? named.length === 0
+      : named.some((each) => each.digest === instead.manifestDescriptor.digest && indexOf(each) === undefined);
+  return store.nameIndex(name, manifests, digest, isStill) ? digest : undefined;
 }

@@ -345,15 +345,19 @@ export class Store {
   /**
    * Makes a name stand for the images of an index, and for nothing else: what had it stays as an image without a name.
    * @param descriptors with their platforms
-   * @param before where it is given, and the name stands for another index meanwhile, nothing is changed
+   * @param isStill whether what has the name now is what the caller goes by: nothing is changed where it is not
    * @returns whether the name stands for it now
    */
-  nameIndex(name: string, descriptors: readonly Descriptor[], index: Digest, before?: Digest): boolean {
+  nameIndex(
+    name: string,
+    descriptors: readonly Descriptor[],
+    index: Digest,
+    isStill: (named: readonly Descriptor[]) => boolean,
+  ): boolean {
     const digests = new Set(descriptors.map((each) => each.digest));
     let isNamed = false;
     this.changeIndex((manifests) => {
-      const isBefore = (each: Descriptor): boolean => each.annotations?.[refName] === name && indexOf(each) === before;
-      isNamed = before === undefined || manifests.some(isBefore);
+      isNamed = isStill(manifests.filter((each) => each.annotations?.[refName] === name));
       if (!isNamed) return manifests;
       const others = manifests.flatMap((each) => {
         const own = each.annotations?.[refName];
@@ -475,7 +479,8 @@ export class Store {
   }
 }
 
-function indexOf(entry: Descriptor): Digest | undefined {
+/** The index that an image's name came by. */
+export function indexOf(entry: Descriptor): Digest | undefined {
   return entry.annotations?.[indexAnnotation] as Digest | undefined;
 }
 

@@ -205,6 +205,29 @@ test("many that say something of one index at once all have said it", async () =
     manifests: { annotations?: Record<string, string> }[];
   };
   expect({ ...index.annotations, ...index.manifests[1]?.annotations }).toMatchObject(Object.fromEntries(said));
+  // What is added leaves what was said as it is; what is there already is not said anew.
+  await ok("manifest", "add", "-q", name, built("arm64"), built("armv7"));
+  const more = JSON.parse(await ok("manifest", "inspect", name)) as typeof index;
+  expect(more).toEqual({ ...index, manifests: [...index.manifests, more.manifests[2] as (typeof index.manifests)[0]] });
+  await ok("rmi", name);
+});
+
+test("an index that many begin at once has what each of them adds", async () => {
+  const name = "mine/begun:1";
+  const platforms = ["amd64", "arm64", "armv7", "s390x"];
+  await Promise.all(platforms.map((each) => ok("manifest", "add", "-q", name, built(each))));
+  const { manifests } = JSON.parse(await ok("manifest", "inspect", name)) as Listed;
+  expect(manifests.map((each) => each.platform.architecture).sort()).toEqual(["amd64", "arm", "arm64", "s390x"]);
+  await ok("rmi", name);
+  // Of many that make one, one does.
+  const made = await Promise.all(platforms.map((each) => box.ocibox(["manifest", "create", "-q", name, built(each)])));
+  expect(made.map((each) => each.code).sort()).toEqual([0, 125, 125, 125]);
+  for (const { code, err } of made) if (code !== 0) expect(err).toContain(`there is an image "${name}" already`);
+  await ok("rmi", name);
+  // One image becomes the first of an index.
+  await ok("tag", built("amd64"), name);
+  await ok("manifest", "add", "-q", name, built("arm64"));
+  expect((JSON.parse(await ok("manifest", "inspect", name)) as Listed).manifests.length).toBe(2);
   await ok("rmi", name);
 });
 
