@@ -127,6 +127,7 @@ class Encoder {
   readonly #labels = new Map<number, number>();
   readonly #jumps: [word: number, label: Label][] = [];
   faultAt = none;
+  #dataAt = 0;
   /** Results of the part that this goes on from: their numbers are taken. */
   #slotBase = 0;
 
@@ -549,11 +550,18 @@ class Encoder {
     }
   }
 
+  /** Where in the finished image a text lies. */
+  placeOf(text: string): number | undefined {
+    const at = this.#texts.get(text);
+    return at === undefined ? undefined : this.#dataAt + at;
+  }
+
   finish(fault: Fault | undefined): Uint8Array<ArrayBuffer> {
     this.#arg(this.#begin(opExit, 0, ""), argNumber, showInt, 125);
     this.#placeJumps();
     const relocations = this.#sortedRelocations();
     const dataAt = headerSize + this.count * stepWords * 4;
+    this.#dataAt = dataAt;
     const dataSize = ((this.#used + 7) & ~7) + 8;
     const relocationsAt = dataAt + dataSize;
     const size = relocationsAt + relocations.length * 4;
@@ -649,4 +657,22 @@ export function encodePlan(
     if (fault?.step === index) encoder.faultAt = record;
   }
   return encoder.finish(fault);
+}
+
+/** The image of a plan that goes on where a part ends, and where in it each of some texts lies. @throws as encodePlan */
+export function encodeAfter(
+  after: EncodedPart,
+  steps: readonly Step[],
+  texts: readonly string[],
+): { readonly image: Uint8Array<ArrayBuffer>; readonly places: readonly number[] } {
+  const encoder = new Encoder(steps.length);
+  encoder.resume(after);
+  for (const step of steps) encoder.step(step);
+  const image = encoder.finish(undefined);
+  const places = texts.map((text) => {
+    const place = encoder.placeOf(text);
+    if (place === undefined) throw new TypeError("a text that is not in the plan");
+    return place;
+  });
+  return { image, places };
 }

@@ -1,5 +1,5 @@
 /** What is needed of templates where one is made, or where its container has another command. */
-import { dataOfPart, type EncodedPart, encodePlan } from "../../ffi/encode.ts";
+import { dataOfPart, type EncodedPart, encodeAfter, encodePlan } from "../../ffi/encode.ts";
 import { compileCommand } from "../plan/command.ts";
 import { replaced, type Template } from "./templates.ts";
 
@@ -30,25 +30,58 @@ export function withCommand(
   return encodePlan(compileCommand(args, env), { after: setUp });
 }
 
+export interface Kind {
+  readonly template: Template;
+  /** With markers in the place of atoms. */
+  readonly part: EncodedPart;
+  readonly atoms: readonly string[];
+  readonly markers: readonly string[];
+}
+
 /**
+ * All plans of a kind up to where the command is.
  * @param text the inputs as JSON, without what is of the command alone
- * @param command its arguments and its environment, as JSON
  * @param atoms what stands for something else in the next container
- * @param compile the inputs up to where the command is
  */
-export function templatesOf<I>(
-  text: string,
-  command: string,
-  atoms: readonly string[],
-  compile: (inputs: I) => EncodedPart,
-): { readonly kind: Template; readonly command: Template } {
-  const markers = atoms.map((atom) => markerFor(atom, text + command));
-  const marked = (json: string): unknown => JSON.parse(replaced(json, atoms, (index) => markers[index] ?? ""));
-  const part = compile(marked(text) as I);
-  const [args, env] = marked(command) as [string[], string[]];
-  const image = withCommand(part, args, env);
+export function kindTemplate<I>(text: string, atoms: readonly string[], compile: (inputs: I) => EncodedPart): Kind {
+  const markers = atoms.map((atom) => markerFor(atom, text));
+  const part = compile(JSON.parse(replaced(text, atoms, (index) => markers[index] ?? "")) as I);
   const data = dataOfPart(part);
   const before = data.byteOffset - part.byteOffset;
-  const inPart = placesOf(data, markers).map((places) => places.map((at) => at + before));
-  return { kind: { places: inPart, bytes: part }, command: { places: placesOf(image, markers), bytes: image } };
+  const places = placesOf(data, markers).map((each) => each.map((at) => at + before));
+  return { template: { atoms: places, texts: [], bytes: part }, part, atoms, markers };
+}
+
+/** Letters that no path has: a stand-in is not taken for another text of the plan. */
+const letters = Array.from({ length: 30 }, (_, index) => String.fromCharCode(index + 1));
+
+/** Texts of so many bytes, no two the same. @returns undefined where there are not enough of a length */
+function standInsFor(lengths: readonly number[]): string[] | undefined {
+  const made = new Map<number, number>();
+  const texts: string[] = [];
+  for (const length of lengths) {
+    let number = made.get(length) ?? 0;
+    made.set(length, number + 1);
+    if (length > 0 && number >= letters.length ** length) return undefined;
+    let text = "";
+    for (; number > 0; number = Math.floor(number / letters.length)) text += letters[number % letters.length];
+    texts.push(text.padEnd(length, letters[0]));
+  }
+  return texts;
+}
+
+/** The whole of the plans of a kind whose commands are of one shape. @param key of templates.ts's CommandShape */
+export function commandTemplate({ part, atoms, markers }: Kind, key: string): Template | undefined {
+  const [name, argLengths, envLengths] = JSON.parse(replaced(key, atoms, (index) => markers[index] ?? "")) as [
+    string,
+    number[],
+    (number | string)[],
+  ];
+  const texts = standInsFor([...argLengths, ...envLengths.filter((each) => typeof each === "number")]);
+  if (texts === undefined || texts.includes(name)) return undefined;
+  const args = [name, ...texts.slice(0, argLengths.length)];
+  const ofEnv = texts.slice(argLengths.length).values();
+  const env = envLengths.map((each) => (typeof each === "string" ? each : (ofEnv.next().value as string)));
+  const { image, places } = encodeAfter(part, compileCommand(args, env).steps, texts);
+  return { atoms: placesOf(image, markers), texts: places, bytes: image };
 }

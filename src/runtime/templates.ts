@@ -4,8 +4,9 @@
  * kept by a hash of all that it depends on, with the ids left out; the next container of the kind has its own written over
  * the places where they stand, for they are as long.
  *
- * Kept are the plan up to where the command is, to which any command's steps are added, and the image as a whole, with the
- * command that was asked for: most containers of a kind have the same one, and need no more than their ids.
+ * Kept are the plan up to where the command is, to which any command's steps are added, and the image as a whole, for
+ * commands like the one that was asked for: the same program with arguments and an environment that are as long, which are
+ * written over their places, too. Nothing of them is kept but PATH: an environment may hold secrets.
  *
  * A template was made of a configuration that was checked field by field: one that is the same but for the ids is as
  * good, so that it is not checked again.
@@ -81,13 +82,16 @@ function reduced<I extends PlanInputs>(inputs: I): I {
   return { ...inputs, spec: { ...spec, ...process, ...(plain ? { annotations: undefined } : {}) } };
 }
 
-/** Bytes, and where in them each of the texts stands that are to be written over. */
+/** Bytes, and what in them is to be written over. */
 export interface Template {
-  readonly places: readonly (readonly number[])[];
+  /** Where each atom stands. */
+  readonly atoms: readonly (readonly number[])[];
+  /** Where the command's own texts go: what is kept has none of them. */
+  readonly texts: readonly number[];
   readonly bytes: Uint8Array;
 }
 
-function packed({ places, bytes }: Template): Uint8Array {
+function packed({ bytes, ...places }: Template): Uint8Array {
   // The rest begins at a multiple of eight, so that its words can be read where they are.
   const json = JSON.stringify(places);
   const text = utf8.encode(json.padEnd((json.length + 7) & ~7));
@@ -99,15 +103,44 @@ function packed({ places, bytes }: Template): Uint8Array {
 }
 
 /** A template with this container's own texts in it. */
-function instance(kept: Uint8Array<ArrayBuffer>, atoms: readonly string[]): Uint8Array<ArrayBuffer> {
+function instance(
+  kept: Uint8Array<ArrayBuffer>,
+  atoms: readonly string[],
+  texts: readonly Uint8Array[],
+): Uint8Array<ArrayBuffer> {
   const length = new DataView(kept.buffer, kept.byteOffset).getUint32(0, true);
-  const places = JSON.parse(new TextDecoder().decode(kept.subarray(headBytes, headBytes + length))) as number[][];
+  const json = new TextDecoder().decode(kept.subarray(headBytes, headBytes + length));
+  const places = JSON.parse(json) as Omit<Template, "bytes">;
   const bytes = kept.subarray(headBytes + length);
   atoms.forEach((atom, index) => {
     const own = utf8.encode(atom);
-    for (const at of places[index] ?? []) bytes.set(own, at);
+    for (const at of places.atoms[index] ?? []) bytes.set(own, at);
+  });
+  texts.forEach((text, index) => {
+    bytes.set(text, places.texts[index]);
   });
   return bytes;
+}
+
+/** A command by what its steps depend on. The rest of its texts is anything of the same length, and may be a secret. */
+interface CommandShape {
+  /** As JSON: its name and PATH, and how many bytes everything else has. */
+  readonly key: string;
+  readonly texts: readonly Uint8Array[];
+}
+
+/** @returns undefined for one that no plan can hold: the encoder says why */
+function shapeOf(args: readonly string[], env: readonly string[]): CommandShape | undefined {
+  const texts: Uint8Array[] = [];
+  const own = (text: string): number => {
+    const bytes = utf8.encode(text);
+    texts.push(bytes);
+    return bytes.byteLength;
+  };
+  if ([...args, ...env].some((each) => each.includes("\0"))) return undefined;
+  const argLengths = args.slice(1).map(own);
+  const envLengths = env.map((each) => (each.startsWith("PATH=") ? each : own(each)));
+  return { key: JSON.stringify([args[0], argLengths, envLengths]), texts };
 }
 
 /** The key's text, or undefined where the inputs hold what JSON has not: 64-bit numbers of seccomp's. */
@@ -153,21 +186,24 @@ export async function imageFor<I extends PlanInputs>(
   const { args = [], env = [] } = inputs.spec.process ?? {};
   if (program === undefined || text === undefined || args.length === 0) return (await load()).whole(inputs);
   const atoms = atomsIn(text, inputs.id);
-  const command = JSON.stringify([args, env]);
-  const names = namesOf(program, text, command, atoms);
-  const ready = readKept(root, folder, names.command);
-  if (ready !== undefined) return instance(ready, atoms);
+  const shape = shapeOf(args, env);
+  const names = namesOf(program, text, shape?.key ?? "", atoms);
+  const ready = shape && readKept(root, folder, names.command);
+  if (ready !== undefined) return instance(ready, atoms, shape?.texts ?? []);
   const kept = readKept(root, folder, names.kind);
-  const { templatesOf, withCommand } = await import("./template-make.ts");
-  if (kept !== undefined && kept.byteLength > 0) return withCommand(instance(kept, atoms) as EncodedPart, args, env);
+  const { commandTemplate, kindTemplate, withCommand } = await import("./template-make.ts");
+  if (kept !== undefined && kept.byteLength > 0) {
+    return withCommand(instance(kept, atoms, []) as EncodedPart, args, env);
+  }
   const compiler = await load();
   const image = compiler.whole(inputs);
   if (kept === undefined) {
     writeKept(root, folder, names.kind, new Uint8Array(), inputs.id);
     return image;
   }
-  const made = templatesOf<I>(text, command, atoms, (marked) => compiler.setUp(marked));
-  writeKept(root, folder, names.kind, packed(made.kind), inputs.id);
-  writeKept(root, folder, names.command, packed(made.command), inputs.id);
+  const kind = kindTemplate<I>(text, atoms, (marked) => compiler.setUp(marked));
+  writeKept(root, folder, names.kind, packed(kind.template), inputs.id);
+  const command = shape && commandTemplate(kind, shape.key);
+  if (command !== undefined) writeKept(root, folder, names.command, packed(command), inputs.id);
   return image;
 }
