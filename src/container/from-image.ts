@@ -13,8 +13,8 @@ import type { Spec } from "../spec/runtime.ts";
 import { chainsOf, type ImageChoice } from "../store/store.ts";
 import { cgroupsPath } from "./cgroups.ts";
 import { furnish, kindOf, type RunRequest } from "./furnish.ts";
-import { remember, specTemplate } from "./plan-cache.ts";
 import { containerDirectory, containersDirectory } from "./record.ts";
+import { remember, specTemplate } from "./remember.ts";
 import type { Claim } from "./state.ts";
 
 /** passwd and group files larger than this are refused, unread. */
@@ -117,7 +117,7 @@ export function fromImage(
   if (name !== undefined) {
     const { Entrypoint, Cmd, Env } = image.config.config;
     const own = { ...(Entrypoint && { Entrypoint }), ...(Cmd && { Cmd }), ...(Env && { Env }) };
-    remember(root, name, {
+    const plan = {
       id,
       digest: choice.digest,
       layers,
@@ -126,7 +126,8 @@ export function fromImage(
       home: account.home,
       spec: specTemplate(spec),
       part,
-    });
+    };
+    remember(root, name, plan, args, env);
   }
   return encodePlan(compileCommand(args, env).steps, { after: part });
 }

@@ -2,17 +2,18 @@
  * Compiled plans, kept. What a container is set up by depends on the image, the options, this machine and this program;
  * its arguments, its environment and its id do not change a single step of it. So the encoded set-up of a container is
  * kept under ROOT/plans by a hash of all that it depends on, and the next container of the same kind takes it: its id
- * is written over the old one, and the command's own steps are added. docs/decisions.md has what that saves.
+ * is written over the old one, and the command's own steps are added. The whole is kept beside it for commands of the
+ * shape of the first one (runtime/templates.ts). docs/decisions.md has what that saves.
  *
  * What is kept runs as root. It is taken only from files and directories that nobody else can write.
  */
-import { dataOfPart, type EncodedPart } from "../../ffi/encode.ts";
+import type { EncodedPart } from "../../ffi/encode.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import type { HostFacts } from "../plan/facts.ts";
-import { identityOf, readKept, writeKept } from "../runtime/kept.ts";
+import { identityOf, readKept } from "../runtime/kept.ts";
+import { instance, shapeOf } from "../runtime/templates.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
-import type { Spec } from "../spec/runtime.ts";
 import { readFile } from "../store/disk.ts";
 import type { Snapshotter } from "../store/snapshotter.ts";
 import type { ContainerId } from "./state.ts";
@@ -52,11 +53,10 @@ export interface KeptPlan {
   readonly places: { readonly full: readonly number[]; readonly short: readonly number[] };
 }
 
-const folder = "plans";
+export const folder = "plans";
 const mostIndex = 64 << 20;
-const headBytes = 8;
-const shortId = 12;
-const utf8 = new TextEncoder();
+export const headBytes = 8;
+export const shortId = 12;
 
 /** The name that a plan is kept by, or undefined where this program cannot tell which it is. */
 export function keyName(key: PlanKey): string | undefined {
@@ -78,47 +78,41 @@ export function recall(root: string, name: string): KeptPlan | undefined {
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   const text = new TextDecoder().decode(bytes.subarray(headBytes, headBytes + length));
   const kept = JSON.parse(text) as Omit<KeptPlan, "part">;
-  return { ...kept, part: bytes.slice(headBytes + length) as EncodedPart };
+  return {
+    ...kept,
+    // Mostly it is not asked for: `imageFor` has the whole.
+    get part() {
+      return bytes.slice(headBytes + length) as EncodedPart;
+    },
+  };
 }
 
-const noCommand = '"args":["\\u0001"],"env":["\\u0001"]';
+export const noCommand = '"args":["\\u0001"],"env":["\\u0001"]';
 
-/** config.json with arguments and environment left out, to be put in by `specOf`. */
-export function specTemplate(spec: Spec): string {
-  return JSON.stringify({ ...spec, process: { ...spec.process, args: ["\u0001"], env: ["\u0001"] } });
+/** What stands for something else in the next container: the id, and the short form that is the host name. */
+export function atomsOf(id: ContainerId): readonly string[] {
+  return [id, id.slice(0, shortId)];
 }
 
-function placesOf(part: EncodedPart, id: ContainerId): KeptPlan["places"] {
-  const data = dataOfPart(part);
-  const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  const full: number[] = [];
-  const short: number[] = [];
-  for (let at = bytes.indexOf(id.slice(0, shortId)); at >= 0; at = bytes.indexOf(id.slice(0, shortId), at + shortId))
-    (bytes.toString("latin1", at, at + id.length) === id ? full : short).push(at);
-  return { full, short };
+/** The name that the whole of a kind's plans is kept by, for commands of one shape. */
+export function commandName(name: string, key: string): string {
+  return new Bun.CryptoHasher("sha256").update(`${name}\n${key}`).digest("hex");
 }
 
-/** Keeps a plan; that it cannot be kept is no error. */
-export function remember(root: string, name: string, plan: Omit<KeptPlan, "places">): void {
-  if (!plan.spec.includes(noCommand)) return;
-  const { part, ...own } = plan;
-  const kept: Omit<KeptPlan, "part"> = { ...own, places: placesOf(part, plan.id) };
-  const text = utf8.encode(JSON.stringify(kept));
-  const bytes = new Uint8Array(new ArrayBuffer(headBytes + text.byteLength + part.byteLength));
-  bytes.set(text, headBytes);
-  bytes.set(part, headBytes + text.byteLength);
-  new DataView(bytes.buffer).setUint32(0, text.byteLength, true);
-  writeKept(root, folder, name, bytes, plan.id);
-}
-
-/** The kept part with another container's id in it. */
-export function partFor({ part, places }: KeptPlan, id: ContainerId): EncodedPart {
-  const data = dataOfPart(part);
-  const bytes = utf8.encode(id);
-  for (const at of places.full) data.set(bytes, at);
-  const short = bytes.subarray(0, shortId);
-  for (const at of places.short) data.set(short, at);
-  return part;
+/** The image of a kind's plan for a container of its own id and command. @param name of the kind */
+export async function imageFor(
+  root: string,
+  name: string | undefined,
+  kept: KeptPlan,
+  id: ContainerId,
+  args: readonly string[],
+  env: readonly string[],
+): Promise<Uint8Array<ArrayBuffer>> {
+  const shape = shapeOf(args, env);
+  const ready = shape && name && readKept(root, folder, commandName(name, shape.key));
+  if (ready) return instance(ready, atomsOf(id), shape.texts);
+  const { imageOfPart } = await import("./remember.ts");
+  return imageOfPart(kept, id, args, env);
 }
 
 /** The container's own config.json. */

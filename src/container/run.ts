@@ -2,15 +2,13 @@
  * `ocibox run` in the foreground: an image and options become a folder, a mounted tree, a config.json, a plan; then
  * this process becomes init, which runs the plan. Nothing after that is JavaScript.
  */
-import { encodePlan } from "../../ffi/encode.ts";
 import { writeNew } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import { argsOf, environmentOf } from "../bundle/command.ts";
-import { compileCommand } from "../plan/command.ts";
 import { isTransport } from "../reference/reference.ts";
 import type { ImageChoice } from "../store/store.ts";
 import { furnish, kindOf, type RunRequest } from "./furnish.ts";
-import { type KeptPlan, keyName, partFor, recall, specFor } from "./plan-cache.ts";
+import { imageFor, type KeptPlan, keyName, recall, specFor } from "./plan-cache.ts";
 import { containerDirectory } from "./record.ts";
 import { type Claim, claim } from "./state.ts";
 
@@ -48,14 +46,20 @@ export function kindOfContainer(request: RunRequest): Kind {
 }
 
 /** A container of a kind that there was before: nothing of its image is read, nothing compiled. */
-function fromKept(request: RunRequest, claimed: Claim, kept: KeptPlan, undo: DisposableStack): Uint8Array<ArrayBuffer> {
+async function fromKept(
+  request: RunRequest,
+  claimed: Claim,
+  kept: KeptPlan,
+  name: string | undefined,
+  undo: DisposableStack,
+): Promise<Uint8Array<ArrayBuffer>> {
   const { id } = claimed;
   const input = { id, image: kept.image, options: request.options };
   const args = argsOf(input);
   const env = environmentOf(input, kept.home);
   furnish(request, claimed, kept, undo);
   writeNew(`${containerDirectory(request.root, id)}/config.json`, specFor(kept, id, args, env), 0o600);
-  return encodePlan(compileCommand(args, env).steps, { after: partFor(kept, id) });
+  return await imageFor(request.root, name, kept, id, args, env);
 }
 
 /**
@@ -71,7 +75,7 @@ export async function runContainer(
   using claimed = claim(request.state);
   using undo = new DisposableStack();
   let plan: Uint8Array<ArrayBuffer> | undefined;
-  if ("part" in image) plan = fromKept(request, claimed, image, undo);
+  if ("part" in image) plan = await fromKept(request, claimed, image, name, undo);
   else {
     const { fromImage } = await import("./from-image.ts");
     plan = fromImage(request, image, claimed, name, undo);

@@ -71,7 +71,7 @@ function standInsFor(lengths: readonly number[]): string[] | undefined {
 }
 
 /** The whole of the plans of a kind whose commands are of one shape. @param key of templates.ts's CommandShape */
-export function commandTemplate({ part, atoms, markers }: Kind, key: string): Template | undefined {
+export function commandTemplate({ part, atoms, markers }: Omit<Kind, "template">, key: string): Template | undefined {
   const [name, argLengths, envLengths] = JSON.parse(replaced(key, atoms, (index) => markers[index] ?? "")) as [
     string,
     number[],

@@ -91,7 +91,7 @@ export interface Template {
   readonly bytes: Uint8Array;
 }
 
-function packed({ bytes, ...places }: Template): Uint8Array {
+export function packed({ bytes, ...places }: Template): Uint8Array {
   // The rest begins at a multiple of eight, so that its words can be read where they are.
   const json = JSON.stringify(places);
   const text = utf8.encode(json.padEnd((json.length + 7) & ~7));
@@ -103,7 +103,7 @@ function packed({ bytes, ...places }: Template): Uint8Array {
 }
 
 /** A template with this container's own texts in it. */
-function instance(
+export function instance(
   kept: Uint8Array<ArrayBuffer>,
   atoms: readonly string[],
   texts: readonly Uint8Array[],
@@ -130,7 +130,7 @@ interface CommandShape {
 }
 
 /** @returns undefined for one that no plan can hold: the encoder says why */
-function shapeOf(args: readonly string[], env: readonly string[]): CommandShape | undefined {
+export function shapeOf(args: readonly string[], env: readonly string[]): CommandShape | undefined {
   const texts: Uint8Array[] = [];
   const own = (text: string): number => {
     const bytes = utf8.encode(text);
