@@ -125,6 +125,11 @@ test("a command that was seen with its kind comes with the container's own id, a
     expect(await own(id, `two ${letter}`)).toBe(`two ${letter} ${id.slice(0, 12)} ${id} ${said(id)}\n`);
   }
   expect(templates().length).toBe(kinds + 2);
+  // Nothing of arguments and environment is kept but PATH: they may hold secrets.
+  for (const name of templates()) {
+    const bytes = readFileSync(join(box.root, ".plans", name));
+    for (const own of ["hostname)", "OWN="]) expect([name, bytes.includes(own)]).toEqual([name, false]);
+  }
 });
 
 test("a template that others could have written is not taken, nor one that is damaged", async () => {
