@@ -54,13 +54,18 @@ export function seen(lower: readonly string[]): readonly string[] {
   return last < 0 ? lower : lower.slice(0, last + 1);
 }
 
-/** The overlay as a detached mount without device files: the calls alone, for either back end. Kernel 6.8 or newer. */
+/**
+ * The overlay as a detached mount without device files: the calls alone, for either back end. Kernel 6.8 or newer. A
+ * kernel may be told to note where a directory was before it was renamed, and not to copy what is in a file of which only
+ * attributes change: then the upper directory alone would not have all that `diff` shows. redirect_dir=off is off for both.
+ */
 function mountOverlay<V>(sys: Sys<V>, tree: OverlayTree): V {
   const fs = sys.fsopen("overlay", FSOPEN.FSOPEN_CLOEXEC);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "source", "ocibox", 0);
   for (const layer of tree.lower) sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "lowerdir+", nameOf(layer), 0);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "upperdir", nameOf(tree.upper), 0);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "workdir", nameOf(tree.work), 0);
+  sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "redirect_dir", "off", 0);
   if (tree.volatile) sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_FLAG, "volatile", null, 0);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_CMD_CREATE, null, null, 0);
   const mount = sys.fsmount(fs, FSMOUNT.FSMOUNT_CLOEXEC, MOUNT_ATTR.MOUNT_ATTR_NODEV);
@@ -83,7 +88,7 @@ function mountOverlayOld(tree: OverlayTree, place: string): number {
   direct.unshare(CLONE.CLONE_NEWNS);
   direct.mount(null, "/", null, MS.MS_REC | MS.MS_SLAVE, null);
   const lower = tree.lower.map((layer) => byDescriptor(layer, owned)).join(":");
-  const data = `lowerdir=${lower},upperdir=${byDescriptor(tree.upper, owned)},workdir=${byDescriptor(tree.work, owned)}`;
+  const data = `lowerdir=${lower},upperdir=${byDescriptor(tree.upper, owned)},workdir=${byDescriptor(tree.work, owned)},redirect_dir=off`;
   direct.mount("ocibox", place, "overlay", MS.MS_NODEV, tree.volatile ? `${data},volatile` : data);
   const mount = direct.open_tree(
     AT_FDCWD,
