@@ -38,7 +38,7 @@ export function writeNew(path: string, text: string, mode: number): void {
  */
 export function readRest(fd: number, most: number): Uint8Array | undefined {
   const chunks: Uint8Array[] = [];
-  const piece = alloc(16_384);
+  const piece = alloc(4096);
   for (let total = 0; total < most; ) {
     const got = tolerate(["ENODEV", "ESRCH"], "read", fd, piece, piece.byteLength);
     if (got < 0) return undefined;

@@ -169,6 +169,21 @@ export function layoutOf(name: LayoutName): Layout {
   return layout;
 }
 
+/** One field, without the places of all others where nobody has asked for these. */
+function placeOf(name: LayoutName, field: string): Pick<Placed, "type" | "offset"> | undefined {
+  const source: Record<string, FieldType> = layouts[name];
+  let at = 0;
+  for (const each in source) {
+    const type = source[each] as FieldType;
+    const width = widths[type];
+    const align = width ?? 1;
+    at = Math.ceil(at / align) * align;
+    if (each === field) return { type, offset: at };
+    at += width ?? Number(type.slice("bytes:".length));
+  }
+  return undefined;
+}
+
 /** Bytes that never move: fact 17 of bun:ffi; a small array that JavaScript allocates for itself may. */
 export function alloc(size: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(new ArrayBuffer(size));
@@ -178,7 +193,7 @@ export function alloc(size: number): Uint8Array<ArrayBuffer> {
  * A structure's field out of raw bytes: integers as numbers (exact up to 2^53), all else is an error of the caller.
  */
 export function readField(name: LayoutName, bytes: Uint8Array, field: string, base = 0): number {
-  const place = layoutOf(name).fields.find((each) => each.name === field);
+  const place = placeOf(name, field);
   if (place === undefined) throw new TypeError(`no field ${field} in struct ${name}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset + base, bytes.byteLength - base);
   switch (place.type) {
