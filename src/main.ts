@@ -8,39 +8,110 @@ import type { ErrorCode } from "./errors.ts";
 
 declare const OCIBOX_VERSION: string;
 
-/** One import a command: it is loaded when it is used. */
-const commands: Readonly<Record<string, () => Promise<{ command: (globals: Globals) => Command }>>> = {
-  run: () => import("./cli/run.ts"),
-  pull: () => import("./cli/pull.ts"),
-  lock: () => import("./cli/lock.ts"),
-  push: () => import("./cli/push.ts"),
-  search: () => import("./cli/search.ts"),
-  login: () => import("./cli/login.ts"),
-  logout: () => import("./cli/logout.ts"),
-  images: () => import("./cli/images.ts"),
-  rmi: () => import("./cli/rmi.ts"),
-  tag: () => import("./cli/tag.ts"),
-  "manifest annotate": () => import("./cli/manifest-annotate.ts"),
-  "manifest create": () => import("./cli/manifest-create.ts"),
-  "manifest remove": () => import("./cli/manifest-remove.ts"),
-  "manifest inspect": () => import("./cli/manifest-inspect.ts"),
-  history: () => import("./cli/history.ts"),
-  unpack: () => import("./cli/unpack.ts"),
-  cp: () => import("./cli/cp.ts"),
-  save: () => import("./cli/save.ts"),
-  load: () => import("./cli/load.ts"),
-  import: () => import("./cli/import.ts"),
-  export: () => import("./cli/export.ts"),
-  diff: () => import("./cli/diff.ts"),
-  check: () => import("./cli/check.ts"),
-  prune: () => import("./cli/prune.ts"),
-  "system df": () => import("./cli/system-df.ts"),
-  inspect: () => import("./cli/inspect.ts"),
-  ps: () => import("./cli/ps.ts"),
-  rm: () => import("./cli/rm.ts"),
-  info: () => import("./cli/info.ts"),
-  version: () => import("./cli/version.ts"),
-};
+const commands = [
+  "run",
+  "pull",
+  "lock",
+  "push",
+  "search",
+  "login",
+  "logout",
+  "images",
+  "rmi",
+  "tag",
+  "manifest annotate",
+  "manifest create",
+  "manifest remove",
+  "manifest inspect",
+  "history",
+  "unpack",
+  "cp",
+  "save",
+  "load",
+  "import",
+  "export",
+  "diff",
+  "check",
+  "prune",
+  "system df",
+  "inspect",
+  "ps",
+  "rm",
+  "info",
+  "version",
+] as const;
+
+type CommandName = (typeof commands)[number];
+
+/** One import a command. No table of functions: all of them would be made at every start, which is a fortieth of it. */
+function load(name: CommandName): Promise<{ command: (globals: Globals) => Command }> {
+  switch (name) {
+    case "run":
+      return import("./cli/run.ts");
+    case "pull":
+      return import("./cli/pull.ts");
+    case "lock":
+      return import("./cli/lock.ts");
+    case "push":
+      return import("./cli/push.ts");
+    case "search":
+      return import("./cli/search.ts");
+    case "login":
+      return import("./cli/login.ts");
+    case "logout":
+      return import("./cli/logout.ts");
+    case "images":
+      return import("./cli/images.ts");
+    case "rmi":
+      return import("./cli/rmi.ts");
+    case "tag":
+      return import("./cli/tag.ts");
+    case "manifest annotate":
+      return import("./cli/manifest-annotate.ts");
+    case "manifest create":
+      return import("./cli/manifest-create.ts");
+    case "manifest remove":
+      return import("./cli/manifest-remove.ts");
+    case "manifest inspect":
+      return import("./cli/manifest-inspect.ts");
+    case "history":
+      return import("./cli/history.ts");
+    case "unpack":
+      return import("./cli/unpack.ts");
+    case "cp":
+      return import("./cli/cp.ts");
+    case "save":
+      return import("./cli/save.ts");
+    case "load":
+      return import("./cli/load.ts");
+    case "import":
+      return import("./cli/import.ts");
+    case "export":
+      return import("./cli/export.ts");
+    case "diff":
+      return import("./cli/diff.ts");
+    case "check":
+      return import("./cli/check.ts");
+    case "prune":
+      return import("./cli/prune.ts");
+    case "system df":
+      return import("./cli/system-df.ts");
+    case "inspect":
+      return import("./cli/inspect.ts");
+    case "ps":
+      return import("./cli/ps.ts");
+    case "rm":
+      return import("./cli/rm.ts");
+    case "info":
+      return import("./cli/info.ts");
+    case "version":
+      return import("./cli/version.ts");
+  }
+}
+
+function isCommand(word: string): word is CommandName {
+  return (commands as readonly string[]).includes(word);
+}
 
 const help = new Set(["help", "--help", "-h"]);
 
@@ -90,7 +161,7 @@ async function refuse(code: ErrorCode, message: string, hint?: string): Promise<
 
 async function unknownCommand(word: string): Promise<never> {
   const { nearest } = await import("./cli/options.ts");
-  const near = nearest(word, Object.keys(commands));
+  const near = nearest(word, commands);
   const hint = near === undefined ? "see: ocibox --help" : `did you mean "ocibox ${near}"?`;
   return refuse("USAGE", `ocibox has no command "${word}"`, hint);
 }
@@ -124,13 +195,12 @@ async function main(argv: readonly string[]): Promise<number> {
   if (word === "oci") return (await import("./cli/oci/call.ts")).callOci("ocibox oci", rest.slice(1), OCIBOX_VERSION);
   if (word === undefined || help.has(word)) {
     const { showOverview } = await import("./cli/overview.ts");
-    await showOverview(rest[1], OCIBOX_VERSION, commands, globals);
+    await showOverview(rest[1], OCIBOX_VERSION, commands, load, globals);
     return word === undefined ? 125 : 0;
   }
-  const load = Object.hasOwn(commands, word) ? commands[word] : undefined;
-  if (load === undefined) {
+  if (!isCommand(word)) {
     const { expandGroup } = await import("./cli/groups.ts");
-    const expanded = expandGroup(rest, Object.keys(commands));
+    const expanded = expandGroup(rest, commands);
     return expanded === undefined ? unknownCommand(word) : call(expanded, globals);
   }
   return call(rest, globals);
@@ -140,9 +210,8 @@ async function call([word = "", ...words]: readonly string[], globals: Globals):
   // Together, as this is the way that has to be short: each import() by itself costs a tenth of a millisecond.
   if (word === "run") return (await import("./cli/call-run.ts")).callRun(globals, words);
   const { callCommand } = await import("./cli/call.ts");
-  const load = commands[word];
-  if (load === undefined) return unknownCommand(word);
-  return callCommand((await load()).command(globals), word, words);
+  if (!isCommand(word)) return unknownCommand(word);
+  return callCommand((await load(word)).command(globals), word, words);
 }
 
 let debug = false;

@@ -3,25 +3,22 @@ import type { Globals } from "./globals.ts";
 import { showHelp } from "./help.ts";
 import type { Command } from "./options.ts";
 
-type Loaders = Readonly<Record<string, () => Promise<{ command: (globals: Globals) => Command }>>>;
-
 /** Prints the help of one command, or the list of them all. */
-export async function showOverview(
+export async function showOverview<Name extends string>(
   word: string | undefined,
   version: string,
-  commands: Loaders,
+  commands: readonly Name[],
+  load: (name: Name) => Promise<{ command: (globals: Globals) => Command }>,
   globals: Globals,
 ): Promise<void> {
-  const chosen = word !== undefined && Object.hasOwn(commands, word) ? commands[word] : undefined;
+  const definition = async (name: Name): Promise<Command["def"]> => (await load(name)).command(globals).def;
+  const chosen = commands.find((name) => name === word);
   if (chosen !== undefined) {
-    await showHelp((await chosen()).command(globals).def, { meta: { name: "ocibox" } });
+    await showHelp(await definition(chosen), { meta: { name: "ocibox" } });
     return;
   }
   const subCommands: Record<string, Command["def"]> = {};
-  for (const name in commands) {
-    const load = commands[name];
-    if (load !== undefined) subCommands[name] = (await load()).command(globals).def;
-  }
+  for (const name of commands) subCommands[name] = await definition(name);
   await showHelp({
     meta: {
       name: "ocibox",

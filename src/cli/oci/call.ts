@@ -20,26 +20,70 @@ import {
   UsageError,
 } from "./options.ts";
 
-/** One import a command: it is loaded when it is used. */
-const commands: Readonly<Record<string, readonly [summary: string, load: () => Promise<{ command: OciCommand }>]>> = {
-  checkpoint: ["not supported", () => import("./checkpoint.ts")],
-  create: ["create a container", () => import("./create.ts")],
-  delete: ["delete any resources held by the container", () => import("./delete.ts")],
-  events: ["display container events such as OOM notifications and usage statistics", () => import("./events.ts")],
-  exec: ["execute new process inside the container", () => import("./exec.ts")],
-  features: ["show the enabled features", () => import("./features.ts")],
-  kill: ["send a signal to the container's init process", () => import("./kill.ts")],
-  list: ["list containers with the given root", () => import("./list.ts")],
-  pause: ["suspend all processes inside the container", () => import("./pause.ts")],
-  ps: ["display the processes running inside a container", () => import("./ps.ts")],
-  restore: ["not supported", () => import("./checkpoint.ts")],
-  resume: ["resume all processes that have been previously paused", () => import("./resume.ts")],
-  run: ["create and run a container", () => import("./run.ts")],
-  spec: ["create a new specification file", () => import("./spec.ts")],
-  start: ["execute the user defined process in a created container", () => import("./start.ts")],
-  state: ["output the state of a container", () => import("./state.ts")],
-  update: ["update container resource constraints", () => import("./update.ts")],
-};
+const summaries = {
+  checkpoint: "not supported",
+  create: "create a container",
+  delete: "delete any resources held by the container",
+  events: "display container events such as OOM notifications and usage statistics",
+  exec: "execute new process inside the container",
+  features: "show the enabled features",
+  kill: "send a signal to the container's init process",
+  list: "list containers with the given root",
+  pause: "suspend all processes inside the container",
+  ps: "display the processes running inside a container",
+  restore: "not supported",
+  resume: "resume all processes that have been previously paused",
+  run: "create and run a container",
+  spec: "create a new specification file",
+  start: "execute the user defined process in a created container",
+  state: "output the state of a container",
+  update: "update container resource constraints",
+} as const;
+
+type CommandName = keyof typeof summaries;
+
+/** One import a command: it is loaded when it is used. No table of functions, as in main.ts. */
+function load(name: CommandName): Promise<{ command: OciCommand }> {
+  switch (name) {
+    case "checkpoint":
+    case "restore":
+      return import("./checkpoint.ts");
+    case "create":
+      return import("./create.ts");
+    case "delete":
+      return import("./delete.ts");
+    case "events":
+      return import("./events.ts");
+    case "exec":
+      return import("./exec.ts");
+    case "features":
+      return import("./features.ts");
+    case "kill":
+      return import("./kill.ts");
+    case "list":
+      return import("./list.ts");
+    case "pause":
+      return import("./pause.ts");
+    case "ps":
+      return import("./ps.ts");
+    case "resume":
+      return import("./resume.ts");
+    case "run":
+      return import("./run.ts");
+    case "spec":
+      return import("./spec.ts");
+    case "start":
+      return import("./start.ts");
+    case "state":
+      return import("./state.ts");
+    case "update":
+      return import("./update.ts");
+  }
+}
+
+function isCommand(word: string | undefined): word is CommandName {
+  return word !== undefined && Object.hasOwn(summaries, word);
+}
 
 const globalFlags: OciFlags = {
   debug: { help: "enable debug logging" },
@@ -129,14 +173,7 @@ async function showVersion(name: string, version: string): Promise<number> {
 
 async function showOverview(name: string, version: string): Promise<number> {
   const { overview, showText } = await import("./help.ts");
-  showText(
-    overview(
-      name,
-      version,
-      Object.entries(commands).map(([key, [summary]]) => [key, summary]),
-      globalFlags,
-    ),
-  );
+  showText(overview(name, version, Object.entries(summaries), globalFlags));
   return 0;
 }
 
@@ -155,17 +192,16 @@ export async function callOci(name: string, argv: readonly string[], version: st
     globals = await readGlobals(values, name, version);
     const [word = "help", ...rest] = words;
     if (word === "help" || word === "h") {
-      const about = rest[0] === undefined ? undefined : commands[rest[0]];
-      if (about === undefined) return await showOverview(name, version);
-      await showCommandHelp(name, rest[0] as string, (await about[1]()).command);
+      const [about] = rest;
+      if (!isCommand(about)) return await showOverview(name, version);
+      await showCommandHelp(name, about, (await load(about)).command);
       return 0;
     }
-    const found = Object.hasOwn(commands, word) ? commands[word] : undefined;
-    if (found === undefined) {
+    if (!isCommand(word)) {
       tell(globals, `No help topic for '${word}'`);
       return 3;
     }
-    command = (await found[1]()).command;
+    command = (await load(word)).command;
     return await callCommand(command, word, rest, globals);
   } catch (error) {
     if (error instanceof OciHelpAsked) return showOverview(name, version);
