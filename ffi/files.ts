@@ -32,26 +32,31 @@ export function writeNew(path: string, text: string, mode: number): void {
   writeFully(file.fd, text);
 }
 
+/** Most files are shorter; a start reads several, and each page of memory takes it a microsecond. Bytes. */
+const firstPiece = 4096;
+const nextPieces = 1 << 16;
+
 /**
- * What is still to be read of a file, from `most` bytes on no further; undefined where a cgroup or a process that a
- * kernel's file tells of went away meanwhile.
+ * What is still to be read of a file, a piece after the other until they are `most` bytes or more; undefined where a
+ * cgroup or a process that a kernel's file tells of went away meanwhile.
  */
 export function readRest(fd: number, most: number): Uint8Array | undefined {
   const chunks: Uint8Array[] = [];
-  const piece = alloc(4096);
+  let piece = alloc(firstPiece);
   for (let total = 0; total < most; ) {
     const got = tolerate(["ENODEV", "ESRCH"], "read", fd, piece, piece.byteLength);
     if (got < 0) return undefined;
     if (got === 0) break;
     chunks.push(piece.slice(0, got));
     total += got;
+    if (total === firstPiece) piece = alloc(nextPieces);
   }
   return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
 }
 
 /**
  * The text of a file, or undefined where there is none; so too where what it tells of went away while it was read.
- * @param most bytes that are read at the most, to the next full piece of 16 KiB
+ * @param most bytes that are read at the most, but for the rest of the last piece
  */
 export function readText(path: string, most = 1 << 20): string | undefined {
   const fd = tolerate(["ENOENT", "ENOTDIR"], "openat", AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
