@@ -550,10 +550,11 @@ class Encoder {
     }
   }
 
-  /** Where in the finished image a text lies. */
-  placeOf(text: string): number | undefined {
+  /** Where in the finished image a text lies. @throws TypeError where it is not in the plan */
+  placeOf(text: string): number {
     const at = this.#texts.get(text);
-    return at === undefined ? undefined : this.#dataAt + at;
+    if (at === undefined) throw new TypeError("a text that is not in the plan");
+    return this.#dataAt + at;
   }
 
   finish(fault: Fault | undefined): Uint8Array<ArrayBuffer> {
@@ -631,11 +632,10 @@ export function encodePart(steps: readonly Step[]): EncodedPart {
   return encoder.part();
 }
 
-/** Where in a part its texts and data lie. */
-export function dataOfPart(part: EncodedPart): Uint8Array {
-  const [count = 0, , data = 0] = headOfPart(part);
-  const at = (partHeaderWords + count * stepWords) * 4;
-  return part.subarray(at, at + data);
+interface EncodeOptions {
+  readonly fault?: Fault | undefined;
+  /** What the plan goes on from. */
+  readonly after?: EncodedPart;
 }
 
 /**
@@ -644,35 +644,26 @@ export function dataOfPart(part: EncodedPart): Uint8Array {
  */
 export function encodePlan(
   plan: { readonly steps: readonly Step[] } | readonly Step[],
-  options?: { readonly fault?: Fault | undefined; readonly after?: EncodedPart },
+  options?: EncodeOptions,
 ): Uint8Array<ArrayBuffer> {
+  return encodeWithPlaces(plan, [], options).image;
+}
+
+/** The image of a plan, and where in it each of some texts lies. @throws as encodePlan */
+export function encodeWithPlaces(
+  plan: { readonly steps: readonly Step[] } | readonly Step[],
+  texts: readonly string[],
+  { fault, after }: EncodeOptions = {},
+): { readonly image: Uint8Array<ArrayBuffer>; readonly places: readonly number[] } {
   const steps = "steps" in plan ? plan.steps : plan;
   const encoder = new Encoder(steps.length);
-  if (options?.after !== undefined) encoder.resume(options.after);
-  const fault = options?.fault;
+  if (after !== undefined) encoder.resume(after);
   for (let index = 0; index < steps.length; index++) {
     const step = steps[index];
     if (step === undefined) continue;
     const record = encoder.step(step);
     if (fault?.step === index) encoder.faultAt = record;
   }
-  return encoder.finish(fault);
-}
-
-/** The image of a plan that goes on where a part ends, and where in it each of some texts lies. @throws as encodePlan */
-export function encodeAfter(
-  after: EncodedPart,
-  steps: readonly Step[],
-  texts: readonly string[],
-): { readonly image: Uint8Array<ArrayBuffer>; readonly places: readonly number[] } {
-  const encoder = new Encoder(steps.length);
-  encoder.resume(after);
-  for (const step of steps) encoder.step(step);
-  const image = encoder.finish(undefined);
-  const places = texts.map((text) => {
-    const place = encoder.placeOf(text);
-    if (place === undefined) throw new TypeError("a text that is not in the plan");
-    return place;
-  });
-  return { image, places };
+  const image = encoder.finish(fault);
+  return { image, places: texts.map((text) => encoder.placeOf(text)) };
 }

@@ -1,5 +1,4 @@
 /** A plan in strace's notation, for people: `ocibox run --explain`. */
-
 import { errnoName } from "./errno.ts";
 import type { Slot, Step } from "./plan.ts";
 import { showArg, showCall } from "./show.ts";

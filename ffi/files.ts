@@ -41,17 +41,20 @@ const nextPieces = 1 << 16;
  * cgroup or a process that a kernel's file tells of went away meanwhile.
  */
 export function readRest(fd: number, most: number): Uint8Array | undefined {
-  const chunks: Uint8Array[] = [];
-  let piece = alloc(firstPiece);
-  for (let total = 0; total < most; ) {
-    const got = tolerate(["ENODEV", "ESRCH"], "read", fd, piece, piece.byteLength);
+  let bytes = alloc(firstPiece);
+  let size = 0;
+  while (size < most) {
+    if (size === bytes.byteLength) {
+      const longer = alloc(size < nextPieces ? nextPieces : size * 2);
+      longer.set(bytes);
+      bytes = longer;
+    }
+    const got = tolerate(["ENODEV", "ESRCH"], "read", fd, bytes.subarray(size), bytes.byteLength - size);
     if (got < 0) return undefined;
     if (got === 0) break;
-    chunks.push(piece.slice(0, got));
-    total += got;
-    if (total === firstPiece) piece = alloc(nextPieces);
+    size += got;
   }
-  return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
+  return bytes.subarray(0, size);
 }
 
 /**

@@ -146,6 +146,16 @@ const placed = new Map<LayoutName, Layout>();
 /** Bytes of a number, which it is aligned to as well. */
 const widths: Readonly<Record<string, number>> = { u8: 1, u16: 2, u32: 4, i32: 4, u64: 8, i64: 8, ptr: 8 };
 
+function sizeOf(type: FieldType): number {
+  return widths[type] ?? Number(type.slice("bytes:".length));
+}
+
+/** The first place from `at` on where a field of the type can be. */
+function alignedTo(at: number, type: FieldType): number {
+  const align = widths[type] ?? 1;
+  return (at + align - 1) & -align;
+}
+
 /** Size in bytes and the offset of every field of a layout. */
 export function layoutOf(name: LayoutName): Layout {
   const known = placed.get(name);
@@ -156,15 +166,13 @@ export function layoutOf(name: LayoutName): Layout {
   const source: Record<string, FieldType> = layouts[name];
   for (const field in source) {
     const type = source[field] as FieldType;
-    const width = widths[type];
-    const size = width ?? Number(type.slice("bytes:".length));
-    const align = width ?? 1;
-    at = Math.ceil(at / align) * align;
-    fields.push({ name: field, type, offset: at, size });
-    at += size;
-    if (align > widest) widest = align;
+    const offset = alignedTo(at, type);
+    const size = sizeOf(type);
+    fields.push({ name: field, type, offset, size });
+    at = offset + size;
+    if (widths[type] !== undefined && size > widest) widest = size;
   }
-  const layout = { size: Math.ceil(at / widest) * widest, fields };
+  const layout = { size: (at + widest - 1) & -widest, fields };
   placed.set(name, layout);
   return layout;
 }
@@ -175,11 +183,9 @@ function placeOf(name: LayoutName, field: string): Pick<Placed, "type" | "offset
   let at = 0;
   for (const each in source) {
     const type = source[each] as FieldType;
-    const width = widths[type];
-    const align = width ?? 1;
-    at = Math.ceil(at / align) * align;
-    if (each === field) return { type, offset: at };
-    at += width ?? Number(type.slice("bytes:".length));
+    const offset = alignedTo(at, type);
+    if (each === field) return { type, offset };
+    at = offset + sizeOf(type);
   }
   return undefined;
 }

@@ -1,5 +1,4 @@
 /** -e and --env-file, as docker reads them. */
-
 import { readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 

@@ -125,7 +125,7 @@ export function fromImage(
       image: own,
       home: account.home,
       spec: specTemplate(spec),
-      part,
+      bytes: part,
     };
     remember(root, name, plan, args, env);
   }

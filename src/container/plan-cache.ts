@@ -11,7 +11,7 @@ import type { EncodedPart } from "../../ffi/encode.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { identityOf, readKept } from "../runtime/kept.ts";
-import { instance, shapeOf } from "../runtime/templates.ts";
+import { instance, shapeOf, type Template, unpacked } from "../runtime/templates.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import { readFile } from "../store/disk.ts";
@@ -36,8 +36,8 @@ export interface PlanKey {
   readonly kinds: readonly string[];
 }
 
-/** A set-up that was compiled before. */
-export interface KeptPlan {
+/** A set-up that was compiled before: the part of a plan where its command is to follow, and what belongs to it. */
+export interface KeptPlan extends Template {
   /** The container that it was compiled for: its id stands in the texts. */
   readonly id: ContainerId;
   readonly digest: Digest;
@@ -48,15 +48,12 @@ export interface KeptPlan {
   readonly home: string;
   /** config.json without arguments and environment. */
   readonly spec: string;
-  readonly part: EncodedPart;
-  /** Where in the part's data the id stands, in full, and as the short form that is the host name. */
-  readonly places: { readonly full: readonly number[]; readonly short: readonly number[] };
+  readonly bytes: EncodedPart;
 }
 
 export const folder = "plans";
 const mostIndex = 64 << 20;
-export const headBytes = 8;
-export const shortId = 12;
+const shortId = 12;
 
 /** The name that a plan is kept by, or undefined where this program cannot tell which it is. */
 export function keyName(key: PlanKey): string | undefined {
@@ -74,17 +71,7 @@ export function keyName(key: PlanKey): string | undefined {
 /** A kept plan, or undefined where there is none. */
 export function recall(root: string, name: string): KeptPlan | undefined {
   const bytes = readKept(root, folder, name);
-  if (bytes === undefined) return undefined;
-  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
-  const text = new TextDecoder().decode(bytes.subarray(headBytes, headBytes + length));
-  const kept = JSON.parse(text) as Omit<KeptPlan, "part">;
-  return {
-    ...kept,
-    // Mostly it is not asked for: `imageFor` has the whole.
-    get part() {
-      return bytes.slice(headBytes + length) as EncodedPart;
-    },
-  };
+  return bytes && unpacked<KeptPlan>(bytes);
 }
 
 export const noCommand = '"args":["\\u0001"],"env":["\\u0001"]';
@@ -110,7 +97,7 @@ export async function imageFor(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const shape = shapeOf(args, env);
   const ready = shape && name && readKept(root, folder, commandName(name, shape.key));
-  if (ready) return instance(ready, atomsOf(id), shape.texts);
+  if (ready) return instance(unpacked(ready), atomsOf(id), shape.texts);
   const { imageOfPart } = await import("./remember.ts");
   return imageOfPart(kept, id, args, env);
 }

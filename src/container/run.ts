@@ -75,7 +75,7 @@ export async function runContainer(
   using claimed = claim(request.state);
   using undo = new DisposableStack();
   let plan: Uint8Array<ArrayBuffer> | undefined;
-  if ("part" in image) plan = await fromKept(request, claimed, image, name, undo);
+  if ("bytes" in image) plan = await fromKept(request, claimed, image, name, undo);
   else {
     const { fromImage } = await import("./from-image.ts");
     plan = fromImage(request, image, claimed, name, undo);

@@ -1,5 +1,4 @@
 /** `update`: other limits for a container that runs. What is not named stays as it is. */
-
 import { errnoName, errnoWords } from "../../ffi/errno.ts";
 import { readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";

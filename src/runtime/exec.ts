@@ -1,5 +1,4 @@
 /** `exec`: one more process in a container that runs. This process becomes its parent's init. */
-
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";

@@ -2,7 +2,6 @@
  * Files of this program's own making that save it work: compiled plans. What is kept runs as root; it is taken only from
  * files and directories that nobody else can write, and where its checksum is right.
  */
-
 import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";

@@ -1,5 +1,4 @@
 /** Hooks that are run by a later call than the one that made the container: poststart, poststop. */
-
 import { attempt } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
 import { execInit } from "../../ffi/launch.ts";

@@ -1,5 +1,4 @@
 /** linux.resources as properties of a unit: systemd.resource-control(5). The kernel's files are written all the same. */
-
 import { ioWeightOf, weightOfShares } from "../plan/cgroups/v2.ts";
 import type { CgroupMode } from "../plan/facts.ts";
 import type { Resources } from "../spec/runtime.ts";

@@ -1,5 +1,5 @@
 /** What is needed of templates where one is made, or where its container has another command. */
-import { dataOfPart, type EncodedPart, encodeAfter, encodePlan } from "../../ffi/encode.ts";
+import { type EncodedPart, encodePlan, encodeWithPlaces } from "../../ffi/encode.ts";
 import { compileCommand } from "../plan/command.ts";
 import { replaced, type Template } from "./templates.ts";
 
@@ -12,8 +12,9 @@ function markerFor(atom: string, text: string): string {
   }
 }
 
-function placesOf(data: Uint8Array, markers: readonly string[]): number[][] {
-  const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+/** Where in a plan each marker stands. */
+export function placesOf(plan: Uint8Array<ArrayBuffer>, markers: readonly string[]): number[][] {
+  const bytes = Buffer.from(plan.buffer, plan.byteOffset, plan.byteLength);
   return markers.map((marker) => {
     const places: number[] = [];
     for (let at = bytes.indexOf(marker); at >= 0; at = bytes.indexOf(marker, at + marker.length)) places.push(at);
@@ -46,10 +47,7 @@ export interface Kind {
 export function kindTemplate<I>(text: string, atoms: readonly string[], compile: (inputs: I) => EncodedPart): Kind {
   const markers = atoms.map((atom) => markerFor(atom, text));
   const part = compile(JSON.parse(replaced(text, atoms, (index) => markers[index] ?? "")) as I);
-  const data = dataOfPart(part);
-  const before = data.byteOffset - part.byteOffset;
-  const places = placesOf(data, markers).map((each) => each.map((at) => at + before));
-  return { template: { atoms: places, texts: [], bytes: part }, part, atoms, markers };
+  return { template: { atoms: placesOf(part, markers), texts: [], bytes: part }, part, atoms, markers };
 }
 
 /** Letters that no path has: a stand-in is not taken for another text of the plan. */
@@ -82,6 +80,6 @@ export function commandTemplate({ part, atoms, markers }: Omit<Kind, "template">
   const args = [name, ...texts.slice(0, argLengths.length)];
   const ofEnv = texts.slice(argLengths.length).values();
   const env = envLengths.map((each) => (typeof each === "string" ? each : (ofEnv.next().value as string)));
-  const { image, places } = encodeAfter(part, compileCommand(args, env).steps, texts);
+  const { image, places } = encodeWithPlaces(compileCommand(args, env), texts, { after: part });
   return { atoms: placesOf(image, markers), texts: places, bytes: image };
 }

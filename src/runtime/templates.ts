@@ -88,12 +88,13 @@ export interface Template {
   readonly atoms: readonly (readonly number[])[];
   /** Where the command's own texts go: what is kept has none of them. */
   readonly texts: readonly number[];
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-export function packed({ bytes, ...places }: Template): Uint8Array {
+/** A template, and what else of JSON's values is to be known of it, as `unpacked` reads it. */
+export function packed<T extends Template>({ bytes, ...head }: T): Uint8Array {
   // The rest begins at a multiple of eight, so that its words can be read where they are.
-  const json = JSON.stringify(places);
+  const json = JSON.stringify(head);
   const text = utf8.encode(json.padEnd((json.length + 7) & ~7));
   const all = new Uint8Array(headBytes + text.byteLength + bytes.byteLength);
   new DataView(all.buffer).setUint32(0, text.byteLength, true);
@@ -102,22 +103,26 @@ export function packed({ bytes, ...places }: Template): Uint8Array {
   return all;
 }
 
-/** A template with this container's own texts in it. */
+/** The other way round; the bytes are where they were. */
+export function unpacked<T extends Template = Template>(kept: Uint8Array<ArrayBuffer>): T {
+  const length = new DataView(kept.buffer, kept.byteOffset).getUint32(0, true);
+  const json = new TextDecoder().decode(kept.subarray(headBytes, headBytes + length));
+  return Object.assign(JSON.parse(json) as Omit<T, "bytes">, { bytes: kept.subarray(headBytes + length) }) as T;
+}
+
+/** Writes this container's own texts into a template. @returns its bytes */
 export function instance(
-  kept: Uint8Array<ArrayBuffer>,
+  template: Template,
   atoms: readonly string[],
   texts: readonly Uint8Array[],
 ): Uint8Array<ArrayBuffer> {
-  const length = new DataView(kept.buffer, kept.byteOffset).getUint32(0, true);
-  const json = new TextDecoder().decode(kept.subarray(headBytes, headBytes + length));
-  const places = JSON.parse(json) as Omit<Template, "bytes">;
-  const bytes = kept.subarray(headBytes + length);
+  const { bytes } = template;
   atoms.forEach((atom, index) => {
     const own = utf8.encode(atom);
-    for (const at of places.atoms[index] ?? []) bytes.set(own, at);
+    for (const at of template.atoms[index] ?? []) bytes.set(own, at);
   });
   texts.forEach((text, index) => {
-    bytes.set(text, places.texts[index]);
+    bytes.set(text, template.texts[index]);
   });
   return bytes;
 }
@@ -189,11 +194,11 @@ export async function imageFor<I extends PlanInputs>(
   const shape = shapeOf(args, env);
   const names = namesOf(program, text, shape?.key ?? "", atoms);
   const ready = shape && readKept(root, folder, names.command);
-  if (ready !== undefined) return instance(ready, atoms, shape?.texts ?? []);
+  if (ready !== undefined) return instance(unpacked(ready), atoms, shape?.texts ?? []);
   const kept = readKept(root, folder, names.kind);
   const { commandTemplate, kindTemplate, withCommand } = await import("./template-make.ts");
   if (kept !== undefined && kept.byteLength > 0) {
-    return withCommand(instance(kept, atoms, []) as EncodedPart, args, env);
+    return withCommand(instance(unpacked(kept), atoms, []) as EncodedPart, args, env);
   }
   const compiler = await load();
   const image = compiler.whole(inputs);

@@ -1,5 +1,4 @@
 /** Taking images from files into the store: a pull, with the same checks, from a source on the disk. */
-
 import { OciboxError } from "../errors.ts";
 import type { Platform } from "../spec/image.ts";
 import { hostPlatform, platformMatches, showPlatform } from "../spec/platform.ts";

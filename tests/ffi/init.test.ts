@@ -193,8 +193,11 @@ describe("containers", () => {
   asRoot(
     `PID 1 reaps 10,000 orphans${why}`,
     async () => {
-      const script =
-        "import os\nfor i in range(10000):\n  if os.fork() == 0:\n    if os.fork() == 0: os._exit(0)\n    os._exit(0)\n  os.wait()";
+      const directory = mkdtempSync(join(tmpdir(), "ocibox-orphans-"));
+      using cleanup = new DisposableStack();
+      cleanup.defer(() => rmSync(directory, { recursive: true }));
+      const orphans = join(directory, "orphans");
+      await Bun.$`gcc -static -O1 -w -o ${orphans} tests/fixtures/orphans.c`.quiet();
       const { code, stderr } = await run((p) =>
         contain(p, () => {
           const main = p.newLabel("main");
@@ -205,7 +208,7 @@ describe("containers", () => {
           p.add({ op: "supervise", pid, pidfd: null, terminal: null, interactive: false, code: exitCode });
           p.add({ op: "exit", code: exitCode });
           p.place(main);
-          exec(p, "/usr/bin/python3", "-c", `${script}\nos._exit(3)`);
+          exec(p, orphans);
         }),
       );
       expect({ code, stderr }).toEqual({ code: 3, stderr: "" });

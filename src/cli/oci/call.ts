@@ -2,7 +2,6 @@
  * The OCI runtime's command line: `ocibox oci …`, and any name that ends in runc, crun or -oci. There is no standard for
  * it; what runc says and how it ends is what other programs go by.
  */
-
 import { AT_FDCWD, O } from "../../../ffi/constants.ts";
 import { attempt, SyscallError } from "../../../ffi/direct.ts";
 import { writeFully } from "../../../ffi/files.ts";
