@@ -60,7 +60,8 @@ class Check implements Disposable {
   readonly problems: Problem[] = [];
   readonly #damaged = new Set<string>();
   readonly #looked = new Set<string>();
-  readonly #lanes = new Lanes(1);
+  /** One thing after the other; in a thread what would keep an interrupt waiting. */
+  readonly #lanes = new Lanes(1, 4 << 20);
 
   constructor(
     readonly store: Store,

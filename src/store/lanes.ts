@@ -1,6 +1,6 @@
 /** Threads that unpack, one for each processor: what goes to which of them, and what they say. */
 import { type ErrorCode, OciboxError } from "../errors.ts";
-import { Abandoned } from "./pull-memory.ts";
+import { Abandoned, PullMemory } from "./pull-memory.ts";
 import { Ring } from "./ring.ts";
 import { type InflateJob, leavesHashing, type UnpackJob } from "./unpack-job.ts";
 
@@ -19,6 +19,25 @@ export type Told =
 
 /** In the program all modules of the first import lie at its root, and this one where it does in the source. */
 const module = typeof OCIBOX_VERSION === "undefined" ? "./unpack-worker.ts" : "./store/unpack-worker.ts";
+
+/** Blobs of so many bytes are unpacked before a thread for it has started. */
+const usuallyBrief = 1 << 20;
+
+/** Whether a job waits for nobody. */
+function isReady(job: UnpackJob): boolean {
+  if (job.ring !== undefined) return false;
+  const memory = new PullMemory(job.count, job.memory);
+  const below = Array.from({ length: job.layers[0]?.index ?? 0 }, (_, layer) => layer);
+  return (
+    below.every((layer) => memory.isDone(layer)) &&
+    job.layers.every(({ index, descriptor }) => memory.available(index) >= descriptor.size)
+  );
+}
+
+async function unpackHere(job: UnpackJob): Promise<void> {
+  const { unpack } = await import("./unpack.ts");
+  unpack(job, () => {});
+}
 
 interface Waiting {
   readonly job: UnpackJob | InflateJob;
@@ -44,8 +63,14 @@ export class Lanes implements Disposable {
   readonly #lanes: Lane[] = [];
   readonly #queue: Waiting[] = [];
 
-  /** @param most how many work at a time; those that sleep do not count */
-  constructor(readonly most = Math.max(1, Math.min(navigator.hardwareConcurrency, 4))) {}
+  /**
+   * @param most how many work at a time; those that sleep do not count
+   * @param brief bytes of blobs that are unpacked without a thread, as a start of one takes longer
+   */
+  constructor(
+    readonly most = Math.max(1, Math.min(navigator.hardwareConcurrency, 4)),
+    readonly brief = usuallyBrief,
+  ) {}
 
   /**
    * The same with two threads, for the last of an image's layers, where there would be nothing for the other to do. There
@@ -65,8 +90,10 @@ export class Lanes implements Disposable {
     if (reasons.length > 0) throw told ?? reasons[0];
   }
 
-  /** @throws what the work throws: OciboxError, Abandoned */
+  /** In a thread, or where it is short at once. @throws what the work throws: OciboxError, Abandoned */
   run(job: UnpackJob | InflateJob): Promise<void> {
+    const size = job.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
+    if (size <= this.brief && job.kind !== "inflate" && isReady(job)) return unpackHere(job);
     const promise = Promise.withResolvers<void>();
     this.#queue.push({ job, promise });
     this.#next();

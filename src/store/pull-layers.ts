@@ -24,6 +24,8 @@ const atOnce = 3;
 /** Bytes. */
 const sweepEvery = 16 << 20;
 const worthSplitting = 4 << 20;
+/** Smaller blobs are there before a thread has started that would follow them. */
+const worthFollowing = 1 << 18;
 
 export interface LayerOptions {
   readonly events: PullEvents;
@@ -176,6 +178,11 @@ class Puller {
   /** The blob comes into its file, and a thread follows it there: it verifies, and makes of it what is mounted. */
   async both(layer: Layer, partial: PartialBlob): Promise<void> {
     const { memory, signal } = this.work;
+    if (layer.descriptor.size < worthFollowing) {
+      await this.receive(layer, partial, signal);
+      await this.made(layer, partial.path);
+      return;
+    }
     const own = new AbortController();
     let refusal: unknown;
     const unpacked = this.made(layer, partial.path).catch((error: unknown) => {

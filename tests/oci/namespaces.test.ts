@@ -76,7 +76,7 @@ describe("a user namespace by its path", () => {
       for (let step = 0; step < steps; step++) {
         const ended = await box.call("create", "--inject", `${step}=EIO`, "second");
         if (ended.code !== 0 && !/failed: |cannot /.test(ended.err)) wrong.push(`step ${step}: ${ended.err}`);
-        await box.call("delete", "-f", "second");
+        if (box.left().length !== 1) await box.call("delete", "-f", "second");
         if (box.left().length !== 1) wrong.push(`step ${step}: ${box.left()}`);
       }
       expect(wrong).toEqual([]);

@@ -147,7 +147,7 @@ test("each step failing in turn", async () => {
     for (let step = 0; step < shown.length; step++) {
       if (!shown[step]?.includes("linux.seccomp")) continue;
       const ended = await box.call("create", "--inject", `${step}=EIO`, "asking");
-      await box.call("delete", "-f", "asking");
+      if (box.left().length > 0) await box.call("delete", "-f", "asking");
       if ((ended.code !== 0 && !/failed: |cannot /.test(ended.err)) || box.left().length > 0)
         wrong.push(`step ${step}: ${ended.code} ${ended.err}`);
     }

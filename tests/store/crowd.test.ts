@@ -13,6 +13,8 @@ const needs = { root: true, programs: ["docker-registry", "busybox"] };
 const test = testWith(needs);
 /** Seconds; two minutes where somebody wants to know. */
 const duration = Number(process.env.OCIBOX_TEST_CROWD ?? "30");
+/** Seconds more where too little has happened by then. */
+const patience = 90;
 const crowd = 50;
 const images = ["one", "two", "three", "four", "five"];
 let box: Sandbox;
@@ -78,10 +80,10 @@ around(needs, async (owned) => {
 function whim(): string[] {
   const image = images[Math.floor(Math.random() * images.length)] as string;
   const dice = Math.random();
-  if (dice < 0.4) return ["pull", "-q", image];
-  if (dice < 0.7) return ["run", "--rm", "-q", image, "cat", "/name"];
-  if (dice < 0.85) return ["rmi", "-f", image];
-  if (dice < 0.92) return ["prune", "-f"];
+  if (dice < 0.35) return ["pull", "-q", image];
+  if (dice < 0.6) return ["run", "--rm", "-q", image, "cat", "/name"];
+  if (dice < 0.8) return ["rmi", "-f", image];
+  if (dice < 0.88) return ["prune", "-f"];
   if (dice < 0.95) return ["prune", "-af"];
   return ["images", "-q"];
 }
@@ -95,8 +97,11 @@ test(
     const end = performance.now() + duration * 1000;
     const wrong: string[] = [];
     const counts = { calls: 0, killed: 0 };
+    const enough = (): boolean => counts.calls > duration * 10 && counts.killed > duration && downloads.length > 20;
+    // A slow machine takes longer to see as much.
+    const goesOn = (now: number): boolean => now < end || (now < end + patience * 1000 && !enough());
     const one = async (): Promise<void> => {
-      while (performance.now() < end && wrong.length < 5) {
+      while (goesOn(performance.now()) && wrong.length < 5) {
         const words = whim();
         const child = Bun.spawn([binary, ...words], {
           stdio: ["ignore", "pipe", "pipe"],
@@ -120,9 +125,7 @@ test(
     };
     await Promise.all(Array.from({ length: crowd }, one));
     expect(wrong).toEqual([]);
-    expect(counts.calls).toBeGreaterThan(duration * 10);
-    expect(counts.killed).toBeGreaterThan(duration);
-    expect(downloads.length).toBeGreaterThan(20);
+    expect([counts, downloads.length, enough()]).toEqual([counts, downloads.length, true]);
     expect(twice()).toEqual([]);
     // What was killed last is tidied by whoever comes next.
     expect((await box.ocibox(["prune", "-f"])).code).toBe(0);
@@ -132,5 +135,5 @@ test(
     expect(await until(() => box.leftovers().length === 0)).toBe(true);
     for (const name of images) expect((await box.run([name, "cat", "/name"])).out).toBe(`${name}\n`);
   },
-  (duration + 60) * 1000,
+  (duration + patience + 60) * 1000,
 );
