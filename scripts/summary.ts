@@ -1,13 +1,8 @@
 /**
  * Closes a test run: the skipped tests with their reasons, what failed, and the line with the numbers.
- * usage: bun scripts/summary.ts JUNIT.xml EXIT-CODE-OF-THE-RUN
+ * usage: bun scripts/summary.ts EXIT-CODE-OF-THE-RUN JUNIT.xml...
  */
-const [path, given] = process.argv.slice(2);
-const file = Bun.file(path ?? "");
-if (!(await file.exists())) {
-  console.log("The tests ended without a report.\n0 passed, 1 failed, 0 skipped");
-  process.exit(1);
-}
+const [given, ...paths] = process.argv.slice(2);
 
 const entities: Readonly<Record<string, string>> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
 const plain = (text: string): string =>
@@ -20,14 +15,23 @@ const plain = (text: string): string =>
 let passed = 0;
 const failed: string[] = [];
 const skipped: string[] = [];
-for (const [, head = "", closed, body = ""] of (await file.text()).matchAll(
-  /<testcase\b([^>]*?)(?:(\/)>|>([\s\S]*?)<\/testcase>)/g,
-)) {
-  const attribute = (name: string): string => plain(new RegExp(`\\b${name}="([^"]*)"`).exec(head)?.[1] ?? "");
-  const title = `${attribute("file")}: ${attribute("name")}`;
-  if (closed === undefined && /<skipped\b/.test(body)) skipped.push(title);
-  else if (closed === undefined && /<(?:failure|error)\b/.test(body)) failed.push(title);
-  else passed++;
+
+function count(report: string): void {
+  for (const [, head = "", closed, body = ""] of report.matchAll(
+    /<testcase\b([^>]*?)(?:(\/)>|>([\s\S]*?)<\/testcase>)/g,
+  )) {
+    const attribute = (name: string): string => plain(new RegExp(`\\b${name}="([^"]*)"`).exec(head)?.[1] ?? "");
+    const title = `${attribute("file")}: ${attribute("name")}`;
+    if (closed === undefined && /<skipped\b/.test(body)) skipped.push(title);
+    else if (closed === undefined && /<(?:failure|error)\b/.test(body)) failed.push(title);
+    else passed++;
+  }
+}
+
+for (const path of paths) {
+  const file = Bun.file(path);
+  if (await file.exists()) count(await file.text());
+  else failed.push(`there is no report ${path}`);
 }
 const code = Number(given);
 if (code !== 0 && failed.length === 0) failed.push(`the run itself ended with ${code}`);

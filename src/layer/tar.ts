@@ -84,14 +84,21 @@ export class ByteSource {
     return whole;
   }
 
+  /** @throws OciboxError INVALID where there are fewer */
   skip(n: number): void {
+    if (!this.pass(n)) refuse("it ends in the middle");
+  }
+
+  /** Skips n bytes, or as many as there are. @returns whether there were as many */
+  pass(n: number): boolean {
     for (let left = n; left > 0; ) {
-      if (!this.#fill()) refuse("it ends in the middle");
+      if (!this.#fill()) return false;
       const passed = Math.min(left, this.#chunk.byteLength - this.#at);
       this.taken += passed;
       this.#at += passed;
       left -= passed;
     }
+    return true;
   }
 }
 
@@ -355,10 +362,10 @@ export function nextEntry(source: ByteSource): TarEntry | undefined {
   return refuse("too many headers come before an entry");
 }
 
-/** Passes over what fills an entry's last block. */
+/** Passes over what fills an entry's last block. The last one's may be missing: umoci 0.4 writes such archives. */
 export function finishEntry(source: ByteSource, entry: TarEntry): void {
   const rest = padding(entry.size);
-  if (rest > 0) source.skip(rest);
+  if (rest > 0) source.pass(rest);
 }
 
 /** Reads what is left behind the archive's end, so that all of the stream is hashed. @returns bytes */
@@ -373,4 +380,9 @@ export function drain(source: ByteSource): number {
 
 withoutFtl(nextEntry, finishEntry, entryOf, checkSum, sumOf, isZero, ustarName, text, latin1, parseNumber);
 withoutFtl(identity, parsePax, paxText, paxNumber, paxTime, xattrsOf);
-withoutFtl(ByteSource.prototype.piece, ByteSource.prototype.exactly, ByteSource.prototype.skip);
+withoutFtl(
+  ByteSource.prototype.piece,
+  ByteSource.prototype.exactly,
+  ByteSource.prototype.skip,
+  ByteSource.prototype.pass,
+);

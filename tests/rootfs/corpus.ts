@@ -5,6 +5,8 @@ export interface Case {
   readonly name: string;
   /** The lowest first. */
   readonly layers: readonly (readonly Member[])[];
+  /** Bytes that the last layer's archive lacks at its end: two blocks of zeros, and before them what fills a block. */
+  readonly lacks?: number;
   /** Why umoci's tree is another one: only the back ends are compared with each other. */
   readonly unlikeUmoci?: string;
   /** Where umoci leaves a directory the time of unpacking though the archive tells another. */
@@ -31,6 +33,12 @@ export const cases: readonly Case[] = [
     name: "files of sizes around a block",
     layers: [[511, 512, 513, 0, 1, 4095, 4096, 4097, 70_000].map((n) => file(`f${n}`, "x".repeat(n)))],
   },
+  {
+    name: "an archive that ends with its last file's last byte, as umoci's insert writes it",
+    layers: [[file("a")], [dir("d"), file("d/b", "x".repeat(700))]],
+    lacks: 1024 + 324,
+  },
+  { name: "an archive that ends in its last block", layers: [[file("a", "x".repeat(5000))]], lacks: 1024 + 100 },
   { name: "the root's own owner and mode", layers: [[{ name: "./", type: "5", mode: 0o700, uid: 7 }, file("a")]] },
   {
     name: "the root described anew",

@@ -27,7 +27,8 @@ function append({ copies }: Tree, data: number, size: number): number {
     end += inode.size;
   }
   // The kernel reads whole blocks.
-  if (copies.length > 0) direct.ftruncate(data, Math.ceil(end / blockSize) * blockSize);
+  const whole = Math.ceil(end / blockSize) * blockSize;
+  if (copies.length > 0 || whole !== size) direct.ftruncate(data, whole);
   return end;
 }
 
