@@ -100,11 +100,6 @@ export class Lanes implements Disposable {
     return promise.promise;
   }
 
-  /** Starts threads before there is work for them. @param count of them, no more than work at a time */
-  start(count: number): void {
-    while (this.#lanes.length < Math.min(count, this.most)) this.#start();
-  }
-
   #next(): void {
     while (
       this.#queue.length > 0 &&

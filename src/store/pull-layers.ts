@@ -8,7 +8,6 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
 import type { Repository } from "../registry/repository.ts";
-import type { Descriptor } from "../spec/image.ts";
 import type { PullEvents } from "../spec/progress.ts";
 import { alone } from "./alone.ts";
 import { Lanes } from "./lanes.ts";
@@ -279,14 +278,6 @@ async function abandoned<T>(memory: PullMemory, signal: AbortSignal, work: () =>
   }
 }
 
-/** Threads for the layers that are to be fetched: they start while the image's configuration is waited for. */
-export function threadsFor(store: Store, layers: readonly Descriptor[]): Lanes {
-  const lanes = new Lanes();
-  const wanted = layers.filter(({ digest, size }) => size >= worthFollowing && !store.hasBlob(digest, size));
-  lanes.start(wanted.some(({ size }) => size > worthSplitting) ? lanes.most : wanted.length);
-  return lanes;
-}
-
 /** Brings what is missing of an image's layers, blobs and what is mounted. @returns bytes that were fetched */
 export async function pullLayers(
   store: Store,
@@ -294,12 +285,12 @@ export async function pullLayers(
   { events, signal: outer }: LayerOptions,
   temporary: string,
   layers: readonly Layer[],
-  lanes: Lanes,
 ): Promise<number> {
   const abort = new AbortController();
   const signal = AbortSignal.any([outer, abort.signal]);
   const kind = store.unpackedAs(layers.map((layer) => layer.chainId)) ?? chooseSnapshotter(store);
   const memory = new PullMemory(layers.length);
+  using lanes = new Lanes();
   const puller = new Puller({ store, repository, events, signal, temporary, layers, kind, lanes, memory });
   await abandoned(memory, outer, () => puller.all(() => abort.abort()));
   return puller.downloaded;
@@ -323,5 +314,5 @@ export async function unpackStored(store: Store, image: StoredImage, options: La
     [Symbol.dispose]() {},
   };
   const layers = image.layers.map((layer, index): Layer => ({ ...layer, index }));
-  await pullLayers(store, none, options, workspace(store, owned), layers, owned.use(new Lanes()));
+  await pullLayers(store, none, options, workspace(store, owned), layers);
 }

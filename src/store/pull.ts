@@ -160,11 +160,10 @@ async function pullLocked(
     return same;
   }
   // Loaded where something is to be done.
-  const { pullLayers, threadsFor } = await import("./pull-layers.ts");
+  const { pullLayers } = await import("./pull-layers.ts");
   const temporary = workspace(store, owned);
   const resolved = await resolve(repository, fetched, platform, options);
   const { manifest } = resolved;
-  const lanes = owned.use(threadsFor(store, manifest.layers));
   const { digest: configDigest, size: configSize } = manifest.config;
   // It is kept at once, so that others who wait for it find it; what nothing names is collected.
   const configBytes = await alone(store, configDigest, options.signal, async () => {
@@ -209,7 +208,7 @@ async function pullLocked(
     digest,
     layers.map((layer) => layer.descriptor),
   );
-  const downloaded = await pullLayers(store, repository, options, temporary, layers, lanes);
+  const downloaded = await pullLayers(store, repository, options, temporary, layers);
   store.putBlob(resolved.bytes);
   const indexDigest = resolved.indexBytes === undefined ? undefined : store.putBlob(resolved.indexBytes);
   const load = store.tag(names, { ...resolved.descriptor, platform: described }, indexDigest);
