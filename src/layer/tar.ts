@@ -36,6 +36,13 @@ function refuse(why: string): never {
   throw new OciboxError("INVALID", `the layer is not a sound tar archive: ${why}`);
 }
 
+/** What no engine writes into a layer, but a rootfs packed by `tar -S` may have. */
+function refuseSparse(): never {
+  throw new OciboxError("INVALID", "the archive has sparse files, which ocibox does not read", {
+    hint: "pack it without tar's --sparse",
+  });
+}
+
 /** Bytes in the order they come, in the amounts that are asked for. */
 export class ByteSource {
   readonly #iterator: Iterator<Uint8Array>;
@@ -239,7 +246,7 @@ const xattrPrefix = "SCHILY.xattr.";
 function xattrsOf(records: ReadonlyMap<string, Uint8Array>): ReadonlyMap<string, Uint8Array> {
   const found = new Map<string, Uint8Array>();
   for (const [key, value] of records) {
-    if (key.startsWith("GNU.sparse.")) refuse("it has sparse files, which layers do not");
+    if (key.startsWith("GNU.sparse.")) refuseSparse();
     if (key.startsWith(xattrPrefix)) found.set(key.slice(xattrPrefix.length), value);
   }
   return found;
@@ -284,6 +291,7 @@ function entryOf(block: Uint8Array, flag: number, extra: Extra): TarEntry {
   const { pax } = extra;
   const name = paxText(pax, "path") ?? extra.name ?? ustarName(block);
   const known = types.get(flag);
+  if (flag === 0x53) refuseSparse();
   if (known === undefined) refuse(`an entry has the type ${JSON.stringify(String.fromCharCode(flag))}`);
   const type = known === "file" && name.endsWith("/") ? "directory" : known;
   const size = paxNumber(pax, "size") ?? parseNumber(block, 124, 12, "a size");

@@ -66,7 +66,9 @@ function fields(value: Json | undefined, what: string, path: string): Fields {
   return isFields(value) ? value : refuse(what, `${path} is ${show(value)}, not an object`);
 }
 
+/** Null is an empty one: Go writes that for it, as umoci does for a layout without images. */
 function list(value: Json | undefined, what: string, path: string, limit: number): readonly Json[] {
+  if (value === null) return [];
   if (!Array.isArray(value)) refuse(what, `${path} is ${show(value)}, not an array`);
   const items: readonly Json[] = value;
   if (items.length > limit) refuse(what, `${path} has ${items.length} entries, over ${limit}`);

@@ -305,6 +305,7 @@ describe("parser differentials", () => {
     ["a PAX record of no length", [{ name: "pax", type: "x", body: "path=a\n" }], /PAX/],
     ["headers for all that follows", [{ name: "g", type: "g", body: "10 path=a\n" }], /for all that follows/],
     ["sparse files", [{ name: "x", body: "x", pax: { "GNU.sparse.major": "1" } }], /sparse/],
+    ["sparse files as GNU once had them", [{ name: "x", type: "S" }], /sparse/],
     ["an unknown type", [{ name: "x", type: "Z" }], /type/],
     ["an end in the middle of a file", tar([{ name: "x", body: "x".repeat(2000) }], false).slice(0, 1024), /middle/],
     ["an end in the middle of a header", tar([{ name: "x", body: "x" }], false).slice(0, 300), /middle/],

@@ -72,6 +72,13 @@ describe("what is good", () => {
     );
   });
 
+  test("null for an empty list, as Go writes it", () => {
+    expect(decodeManifest(json({ ...manifest, layers: null }), ociManifest).layers).toEqual([]);
+    expect(decodeIndex(json({ schemaVersion: 2, manifests: null })).manifests).toEqual([]);
+    refused(() => decodeManifest(json({ ...manifest, layers: undefined }), ociManifest));
+    refused(() => decodeIndex(json({ schemaVersion: 2 })));
+  });
+
   test("a configuration with Docker's nulls", () => {
     for (const trusted of [true, false]) {
       const decoded = decodeImageConfig(json(image), { layers: 1, trusted });
