@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cannotRun, type Needs } from "./needs.ts";
+import { untilNoProcesses } from "./processes.ts";
 
 /** All that went wrong at an end: a stack hangs each error upon the one before. */
 function errorsOf(error: unknown): unknown[] {
@@ -18,7 +19,10 @@ function errorsOf(error: unknown): unknown[] {
 export function around(needs: Needs, make: (owned: AsyncDisposableStack) => Promise<void> | void): void {
   if (cannotRun(needs)) return;
   const owned = new AsyncDisposableStack();
-  beforeAll(() => make(owned), 120_000);
+  beforeAll(async () => {
+    await untilNoProcesses();
+    await make(owned);
+  }, 120_000);
   afterAll(async () => {
     try {
       await owned.disposeAsync();

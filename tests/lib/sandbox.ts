@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { makeTree, pushImage } from "../../scripts/busybox-image.ts";
 import { unchanged } from "./around.ts";
+import { processes } from "./processes.ts";
 import { run, startRegistry, type TestRegistry } from "./registry.ts";
 
 /** The program under test, as scripts/build makes it. */
@@ -149,23 +150,6 @@ function cgroupsBelow(dir: string, depth: number, found: string[]): void {
     if (entry.name.startsWith("ocibox-")) found.push(path);
     if (depth > 0) cgroupsBelow(path, depth - 1, found);
   }
-}
-
-/** Supervisors of ocibox's and what they started, by their command lines. */
-function processes(): string[] {
-  const found: string[] = [];
-  for (const pid of readdirSync("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
-    try {
-      const name = readFileSync(`/proc/${pid}/comm`, "utf8").trim();
-      const cgroup = readFileSync(`/proc/${pid}/cgroup`, "utf8");
-      const state = /^State:\s+(\S)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-      if (state !== "Z" && (/^ocibox/.test(name) || cgroup.includes("/ocibox-"))) found.push(`${pid} ${name}`);
-    } catch {
-      // it has ended
-    }
-  }
-  return found;
 }
 
 /** All of the host that a container could leave something in. */
