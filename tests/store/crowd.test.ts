@@ -81,9 +81,9 @@ function whim(): string[] {
   const image = images[Math.floor(Math.random() * images.length)] as string;
   const dice = Math.random();
   if (dice < 0.35) return ["pull", "-q", image];
-  if (dice < 0.6) return ["run", "--rm", "-q", image, "cat", "/name"];
-  if (dice < 0.8) return ["rmi", "-f", image];
-  if (dice < 0.88) return ["prune", "-f"];
+  if (dice < 0.55) return ["run", "--rm", "-q", image, "cat", "/name"];
+  if (dice < 0.73) return ["rmi", "-f", image];
+  if (dice < 0.8) return ["prune", "-f"];
   if (dice < 0.95) return ["prune", "-af"];
   return ["images", "-q"];
 }
