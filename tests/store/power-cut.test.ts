@@ -121,12 +121,10 @@ class Disk implements AsyncDisposable {
     return Object.values(layerFolders).flatMap((folder) => this.names(folder).map((name) => `${folder}/${name}`));
   }
 
-  /** What the store's index says of each image, its name and digest among it. */
-  images(): string[] {
-    const path = join(this.place, "root/image/index.json");
-    if (!existsSync(path)) return [];
-    const index = JSON.parse(readFileSync(path, "utf8")) as { manifests: readonly unknown[] };
-    return index.manifests.map((entry) => JSON.stringify(entry)).sort();
+  /** Names, digests and ids of the images. */
+  async images(): Promise<string[]> {
+    const format = "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}";
+    return (await this.ok("images", "--no-trunc", "--format", format)).split("\n").sort();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -186,7 +184,7 @@ interface Kept {
 async function keptOf(disk: Disk): Promise<Kept> {
   await disk.ok("prune", "-f");
   expect([...disk.names("tmp"), ...disk.names("trash")]).toEqual([]);
-  return { images: disk.images(), blobs: disk.names("image/blobs/sha256"), layers: disk.layers() };
+  return { images: await disk.images(), blobs: disk.names("image/blobs/sha256"), layers: disk.layers() };
 }
 
 async function makeDisks(snapshotter: Snapshotter): Promise<void> {
@@ -264,9 +262,9 @@ class Course {
   /** Without a cut. */
   async undisturbed(): Promise<void> {
     await using disk = await this.#mount(this.disk, 0);
-    this.old = disk.images();
+    this.old = await disk.images();
     await disk.ok(...this.words);
-    this.new = disk.images();
+    this.new = await disk.images();
     this.kept = await keptOf(disk);
   }
 
@@ -308,7 +306,7 @@ class Course {
 
   async #verify(disk: Disk, done: boolean): Promise<void> {
     const { lacks, once, version } = this.scenario;
-    const images = disk.images();
+    const images = await disk.images();
     expect(done ? [this.new] : [this.old, this.new]).toContainEqual(images);
     // What lies in a layer is looked at in the end, when all of them are an image's.
     const checked = await disk.ocibox("check", "--quick");
