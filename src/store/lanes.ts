@@ -90,7 +90,7 @@ export class Lanes implements Disposable {
     if (reasons.length > 0) throw told ?? reasons[0];
   }
 
-  /** In a thread, or where it is short at once. @throws what the work throws: OciboxError, Abandoned */
+  /** Does it in a thread, or at once and here where it is short and waits for nobody. @throws what the work throws: OciboxError, Abandoned */
   run(job: UnpackJob | InflateJob): Promise<void> {
     const size = job.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
     if (size <= this.brief && job.kind !== "inflate" && isReady(job)) return unpackHere(job);

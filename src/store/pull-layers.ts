@@ -175,7 +175,10 @@ class Puller {
     Bun.gc(true);
   }
 
-  /** The blob comes into its file, and a thread follows it there: it verifies, and makes of it what is mounted. */
+  /**
+   * The blob comes into its file, and a thread follows it there: it verifies, and makes of it what is mounted. A small one
+   * is looked at when all of it has come.
+   */
   async both(layer: Layer, partial: PartialBlob): Promise<void> {
     const { memory, signal } = this.work;
     if (layer.descriptor.size < worthFollowing) {

@@ -28,7 +28,7 @@ function append({ copies }: Tree, data: number, size: number): number {
   }
   // The kernel reads whole blocks.
   const whole = Math.ceil(end / blockSize) * blockSize;
-  if (copies.length > 0 || whole !== size) direct.ftruncate(data, whole);
+  if (whole !== size) direct.ftruncate(data, whole);
   return end;
 }
 
