@@ -168,6 +168,20 @@ function tree(ranges: readonly Range[]): readonly Instruction[] {
   return [[JMP_JGE, 0, 1, from], [JMP_JA, 0, 0, below.length], ...below, ...above];
 }
 
+/** Conditions that hold together; but two of one argument are each a rule, as runc and crun read them. */
+function conditionsOf(args: readonly SyscallArg[]): readonly (readonly SyscallArg[])[] {
+  const distinct = new Set(args.map(({ index }) => index));
+  return distinct.size === args.length ? [args] : args.map((each) => [each]);
+}
+
+/**
+ * Whether what a profile does not name is to go on. If not, a system call that is newer than all that it names fails with
+ * ENOSYS: programs then do without it, as on an older kernel, where EPERM would end them. runc's filters do the same.
+ */
+function letsThrough(action: string): boolean {
+  return action === "SCMP_ACT_ALLOW" || action === "SCMP_ACT_LOG" || action === "SCMP_ACT_TRACE";
+}
+
 function rulesByNumber(seccomp: LinuxSeccomp, abi: Parameters<typeof syscallNumbers>[0]): Map<number, Rule[]> {
   const numbers = syscallNumbers(abi);
   const found = new Map<number, Rule[]>();
@@ -182,7 +196,7 @@ function rulesByNumber(seccomp: LinuxSeccomp, abi: Parameters<typeof syscallNumb
         rules = [];
         found.set(number, rules);
       }
-      rules.push({ action, args: entry.args ?? [] });
+      for (const args of conditionsOf(entry.args ?? [])) rules.push({ action, args });
     }
   });
   // A rule without conditions holds always, and so comes last whatever its place in the file (as libseccomp has it).
@@ -209,6 +223,11 @@ function abiCode(
     add(number, fate(rules.get(number) ?? [], fallback, ""));
     // Where the next number has no rule it starts a range of its own; the loop takes it back if it has.
     ranges.push({ from: number + 1, code: [ret(fallback)], key: JSON.stringify([ret(fallback)]) });
+  }
+  const last = numbers.at(-1);
+  if (last !== undefined && !letsThrough(seccomp.defaultAction)) {
+    ranges.pop();
+    add(last + 1, [ret((actions.SCMP_ACT_ERRNO ?? 0) | ENOSYS)]);
   }
   const merged: Range[] = [];
   for (const range of ranges) if (merged.at(-1)?.key !== range.key) merged.push(range);
