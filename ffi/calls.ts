@@ -345,7 +345,7 @@ const table = () =>
     clone: [
       ["flags", "hex"],
       ["stack", "hex"],
-      ["parent_tid", "hex"],
+      ["parent_tid", "out"],
       ["child_tid", "hex"],
       ["tls", "hex"],
     ],

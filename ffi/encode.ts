@@ -86,6 +86,8 @@ const opSupervise = 13;
 const opRemove = 14;
 const opExit = 15;
 const opLogTo = 16;
+const opPlainLines = 17;
+const opEnsure = 18;
 
 const carryOn = 1;
 const command = 2;
@@ -322,9 +324,9 @@ class Encoder {
   }
 
   /** Steps that put slots into text; they come before the step that uses it. */
-  #format(parts: readonly (string | Slot)[], field: string): number {
+  #format(parts: readonly (string | Slot | Memory)[], field: string): number {
     let capacity = 1;
-    for (const part of parts) capacity += typeof part === "string" ? part.length * 3 : 20;
+    for (const part of parts) capacity += typeof part === "string" ? part.length * 3 : isMemory(part) ? part.size : 20;
     const buffer = this.#reserve(capacity);
     for (let from = 0; from < parts.length || from === 0; from += 6) {
       const at = this.#begin(opFormat, from === 0 ? 0 : more, field);
@@ -332,6 +334,7 @@ class Encoder {
       this.words[at + 4] = buffer;
       for (const part of parts.slice(from, from + 6)) {
         if (typeof part === "string") this.#arg(at, argAddress, showText, this.text(part));
+        else if (isMemory(part)) this.#arg(at, argAddress, showText, this.#memory(part));
         else this.#slotArg(at, part);
       }
     }
@@ -514,12 +517,14 @@ class Encoder {
         this.words[at + 4] = this.text(step.suffix);
         this.words[at + 6] = this.text(step.prefix);
         this.#slotArg(at, step.fd);
+        this.#arg(at, argAddress, showText, this.text(step.warning));
         break;
       }
       case "fail": {
         const flags = (step.blame === "command" ? command : 0) | (step.warning === true ? carryOn : 0);
+        const says = typeof step.says === "string" ? this.text(step.says) : this.#format(step.says.format, step.field);
         const at = this.#begin(opFail, flags, step.field);
-        this.words[at + 6] = this.text(step.says);
+        this.words[at + 6] = says;
         if (typeof step.errno === "number") this.#number(at + 8, step.errno);
         else this.#slotArg(at, step.errno);
         break;
@@ -538,6 +543,16 @@ class Encoder {
         this.#result(at + 2, step.code);
         break;
       }
+      case "ensure": {
+        const at = this.#begin(opEnsure, step.kind === "file" ? more : 0, step.field);
+        this.words[at + 4] = this.text(step.path);
+        this.#slotArg(at, step.root);
+        this.#result(at + 2, step.into);
+        break;
+      }
+      case "plainLines":
+        this.#slotArg(this.#begin(opPlainLines, 0, step.field), step.terminal);
+        break;
       case "remove": {
         const at = this.#begin(opRemove, 0, step.field);
         this.words[at + 4] = this.text(step.name);
@@ -601,7 +616,7 @@ function isSlot(value: unknown): value is Slot {
   return typeof value === "object" && value !== null && "slot" in value;
 }
 
-function isMemory(value: unknown): value is { memory: number; size: number } {
+function isMemory(value: unknown): value is Memory {
   return typeof value === "object" && value !== null && "memory" in value;
 }
 

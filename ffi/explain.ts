@@ -61,6 +61,14 @@ function conditions(step: Step & { op: "call" }): string {
   return notes.length === 0 ? "" : `; ${notes.join(", ")}`;
 }
 
+/** A failure's words, with what stands in them by its name. */
+function saysOf(says: (Step & { op: "fail" })["says"], names: Names): string {
+  if (typeof says === "string") return says;
+  return says.format
+    .map((part) => (typeof part === "string" ? part : `[${"memory" in part ? part.name : names.of(part)}]`))
+    .join("");
+}
+
 function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: ReadonlySet<number>): string {
   switch (step.op) {
     case "call": {
@@ -90,7 +98,7 @@ function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: Reado
     case "logTo":
       return `log failures to ${typeof step.fd === "number" ? step.fd : names.of(step.fd)}`;
     case "fail":
-      return `${step.warning === true ? "warn of" : "fail with"} ${typeof step.errno === "number" ? (errnoName(step.errno) ?? step.errno) : names.of(step.errno)}: ${step.says}`;
+      return `${step.warning === true ? "warn of" : "fail with"} ${typeof step.errno === "number" ? (errnoName(step.errno) ?? step.errno) : names.of(step.errno)}: ${saysOf(step.says, names)}`;
     case "takeSignals":
       return "block all signals, reset their handlers";
     case "giveSignals":
@@ -99,6 +107,12 @@ function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: Reado
       const terminal = step.terminal === null ? "" : `, terminal ${names.of(step.terminal)}`;
       return `supervise ${names.of(step.pid)}${terminal}${step.interactive ? ", interactive" : ""} = ${names.of(step.code)}`;
     }
+    case "ensure": {
+      const root = typeof step.root === "number" ? showArg("dirfd", step.root) : names.of(step.root);
+      return `${names.of(step.into)} = ${showArg("str", step.path)} in ${root}; made as a ${step.kind} where it is not there`;
+    }
+    case "plainLines":
+      return `${names.of(step.terminal)}: no CR before LF`;
     case "remove":
       return `remove ${showArg("str", step.name)} in ${typeof step.dirfd === "number" ? showArg("dirfd", step.dirfd) : names.of(step.dirfd)}`;
     case "exit":

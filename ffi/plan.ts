@@ -76,9 +76,16 @@ export type Step =
   | (Common & { readonly op: "await"; readonly socket: Slot; readonly byte: boolean })
   /**
    * From here on a failure is written to `fd` as `prefix`, the message (in JSON's escapes, which are logfmt's too) and
-   * `suffix`, in place of a plain line on stderr. Given twice, it is written to both.
+   * `suffix`, in place of a plain line on stderr; a warning as `warning`, the message and `suffix`. Given twice, it is
+   * written to both.
    */
-  | (Common & { readonly op: "logTo"; readonly fd: Slot | number; readonly prefix: string; readonly suffix: string })
+  | (Common & {
+      readonly op: "logTo";
+      readonly fd: Slot | number;
+      readonly prefix: string;
+      readonly warning: string;
+      readonly suffix: string;
+    })
   /**
    * Fails as if a call had: with this errno, these words and this blame; or only warns, and goes on. An errno in a slot
    * (its negative, as calls return it) is told in words behind the others.
@@ -86,7 +93,7 @@ export type Step =
   | (Common & {
       readonly op: "fail";
       readonly errno: number | Slot;
-      readonly says: string;
+      readonly says: string | Formatted<Slot | Memory>;
       readonly blame: Blame;
       readonly warning?: boolean;
     })
@@ -106,6 +113,19 @@ export type Step =
       /** Copy stdin to the terminal, with the caller's terminal in raw mode. */
       readonly interactive: boolean;
       readonly code: Slot;
+    })
+  /** The terminal's line ends are no longer made into CR and LF: whoever reads the master gets what was written. termios(3) */
+  | (Common & { readonly op: "plainLines"; readonly terminal: Slot })
+  /**
+   * `into` is an O_PATH descriptor of what lies at `path` under `root`, made where it is not there, also where symlinks
+   * lead that end nowhere: directories on the way as 0755, the last as `kind`. None leads out of the root.
+   */
+  | (Common & {
+      readonly op: "ensure";
+      readonly root: Slot | number;
+      readonly path: string;
+      readonly kind: "directory" | "file";
+      readonly into: Slot;
     })
   /** Removes the tree `name` in `dirfd`, following no symlink and crossing no mount. */
   | (Common & { readonly op: "remove"; readonly dirfd: Slot | number; readonly name: string })

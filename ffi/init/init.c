@@ -5,7 +5,7 @@
 #include "sys.h"
 
 enum { EPERM = 1, ENOENT = 2, EINTR = 4, EIO = 5, ECHILD = 10, EAGAIN = 11, EACCES = 13, EBUSY = 16, EEXIST = 17,
-       ENOTDIR = 20, EISDIR = 21, EINVAL = 22, EPIPE = 32, ENOSYS = 38, ENOTEMPTY = 39 };
+       ENOTDIR = 20, EISDIR = 21, EINVAL = 22, EPIPE = 32, ENAMETOOLONG = 36, ENOSYS = 38, ENOTEMPTY = 39, ELOOP = 40 };
 enum { SIGKILL = 9, SIGPIPE = 13, SIGCHLD = 17, SIGCONT = 18, SIGSTOP = 19, SIGTTOU = 22, SIGURG = 23, SIGWINCH = 28 };
 enum { AT_FDCWD = -100, AT_REMOVEDIR = 0x200 };
 enum { O_RDONLY = 0, O_NONBLOCK = 04000, O_CLOEXEC = 02000000, O_PATH = 010000000 };
@@ -280,6 +280,9 @@ static int exit_code(const struct step *step, i64 errno) {
   return errno == ENOENT ? 127 : 126;
 }
 
+/* The call that OP_ENSURE was at when it failed. */
+static const char *made_by = "openat2";
+
 static const char *text_at(u32 offset) { return (const char *)(data + offset); }
 
 /* What a step that cannot be described by a call is called. */
@@ -299,6 +302,7 @@ static void put_failure(const struct step *step, i64 errno) {
   put("ocibox: ");
   if (step->says != NONE) {
     put(text_at(step->says));
+    while (line_used > 0 && line[line_used - 1] == '\n') line_used--; /* of what a hook has printed */
     if (step->op != OP_FAIL || step->argc > 0) {
       put(": ");
       put_errno(errno);
@@ -307,7 +311,14 @@ static void put_failure(const struct step *step, i64 errno) {
     return;
   }
   put(step->flags & STEP_CARRY_ON ? "warning: " : "cannot start the container: ");
-  put(is_call ? text_at(step->at) : what_step(step));
+  put(is_call ? text_at(step->at) : step->op == OP_ENSURE ? made_by : what_step(step));
+  if (step->op == OP_ENSURE) {
+    put_char('(');
+    put_arg(&step->args[0]);
+    put(", ");
+    put_quoted((const u8 *)text_at(step->at), data + head->data_size);
+    put_char(')');
+  }
   if (is_call) {
     put_char('(');
     for (u32 i = 0; i < step->argc; i++) {
@@ -336,7 +347,7 @@ static u32 go_to_failure(int code) {
 }
 
 /* Where failures are written; a plain line on stderr where there is no sink. */
-static struct sink { i64 fd; const char *prefix, *suffix; } sinks[2];
+static struct sink { i64 fd; const char *prefix, *suffix, *warning; } sinks[2];
 static u32 sink_count;
 
 static void put_escaped(const char *text, u32 size) {
@@ -355,7 +366,7 @@ static void put_escaped(const char *text, u32 size) {
 }
 
 /* "ocibox: message\n" as it is, or the message alone between a log's own words. */
-static void write_failure(const char *text, u32 size) {
+static void write_failure(const char *text, u32 size, int is_warning) {
   static char plain[sizeof line];
   if (sink_count == 0) write_all(2, text, size);
   if (sink_count == 0 || size > sizeof plain) return;
@@ -363,7 +374,7 @@ static void write_failure(const char *text, u32 size) {
   u32 from = size > 8 && plain[6] == ':' && plain[0] == 'o' ? 8 : 0, to = size > 0 && plain[size - 1] == '\n' ? size - 1 : size;
   for (u32 i = 0; i < sink_count; i++) {
     line_used = 0;
-    put(sinks[i].prefix);
+    put(is_warning ? sinks[i].warning : sinks[i].prefix);
     put_escaped(plain + from, to - from);
     put(sinks[i].suffix);
     write_all((int)sinks[i].fd, line, line_used);
@@ -379,11 +390,11 @@ static u32 fail(u32 index, i64 errno) {
   const struct step *step = &steps[index];
   put_failure(step, errno);
   if (step->flags & STEP_CARRY_ON) {
-    write_failure(line, line_used);
+    write_failure(line, line_used, 1);
     return index + 1;
   }
   if (report_socket < 0) {
-    write_failure(line, line_used);
+    write_failure(line, line_used, 0);
     return go_to_failure(exit_code(step, errno));
   }
   static char message[sizeof line + sizeof(struct report)];
@@ -391,7 +402,7 @@ static u32 fail(u32 index, i64 errno) {
   memcpy(message, &report, sizeof report);
   memcpy(message + sizeof report, line, line_used);
   i64 sent = sys_3(__NR_write, report_socket, A(message), (i64)sizeof report + line_used);
-  if (sent < 0) write_failure(line, line_used);
+  if (sent < 0) write_failure(line, line_used, 0);
   leave(exit_code(step, errno));
 }
 
@@ -407,7 +418,7 @@ static u32 await(u32 index) {
   if (got <= (i64)sizeof report) return fail(index, EINVAL);
   memcpy(&report, message, sizeof report);
   if (report.step >= head->step_count || message[got - 1] != '\n') return fail(index, EINVAL);
-  write_failure(message + sizeof report, (u32)got - (u32)sizeof report);
+  write_failure(message + sizeof report, (u32)got - (u32)sizeof report, 0);
   return go_to_failure(exit_code(&steps[report.step], report.errno));
 }
 
@@ -479,6 +490,78 @@ static i64 format(const struct step *step) {
   if (used >= step->nr) return ENOTEMPTY;
   buffer[used] = 0;
   return 0;
+}
+
+/* ---- places in the container's root ---- */
+
+enum { S_IFREG = 0100000, LONGEST_PATH = 4096, MOST_LINKS = 40 };
+enum { RESOLVE_NO_MAGICLINKS = 2, RESOLVE_IN_ROOT = 16 };
+
+/* The path that a symlink leads to, in place of its own: what stands before it, its target, what comes after it. */
+static i64 follow(char *path, u32 before, u32 after, const char *target, u32 size) {
+  static char rest[LONGEST_PATH];
+  u32 kept = target[0] == '/' ? 0 : before, tail = length_of(path + after);
+  if (kept + size + tail + 2 > LONGEST_PATH) return -ENAMETOOLONG;
+  memcpy(rest, path + after, tail + 1);
+  memcpy(path + kept, target, size);
+  memcpy(path + kept + size, rest, tail + 1);
+  return 0;
+}
+
+/* openat2(2) under the root; what is missing on the way is made, a symlink to where nothing is yet followed first. */
+static i64 open_or_make(i64 root, const char *wanted, int is_file) {
+  static char path[LONGEST_PATH], target[LONGEST_PATH];
+  u64 how[3] = {(u64)O_PATH | O_CLOEXEC | (is_file ? 0 : O_DIRECTORY), 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+  made_by = "openat2";
+  i64 fd = sys_4(__NR_openat2, root, A(wanted), A(how), sizeof how);
+  if (fd != -ENOENT) return fd;
+  u32 size = length_of(wanted);
+  if (size >= LONGEST_PATH) return -ENAMETOOLONG;
+  memcpy(path, wanted, size + 1);
+  i64 above = sys_3(__NR_fcntl, root, 1030 /* F_DUPFD_CLOEXEC */, 0);
+  for (u32 links = 0, at = 0; above >= 0;) {
+    while (path[at] == '/') at++;
+    if (path[at] == 0) return above;
+    u32 end = at;
+    while (path[end] != 0 && path[end] != '/') end++;
+    u32 next = end;
+    while (path[next] == '/') next++;
+    int last = path[next] == 0;
+    char cut = path[end];
+    path[end] = 0;
+    how[0] = (u64)O_PATH | O_CLOEXEC | (last && is_file ? 0 : O_DIRECTORY);
+    made_by = "openat2";
+    fd = sys_4(__NR_openat2, root, A(path), A(how), sizeof how);
+    if (fd == -ENOENT) {
+      i64 link = sys_4(__NR_readlinkat, above, A(path + at), A(target), sizeof target);
+      if (link >= 0) {
+        path[end] = cut;
+        sys_1(__NR_close, above);
+        i64 error = ++links > MOST_LINKS ? -ELOOP : follow(path, at, end, target, (u32)link);
+        if (error < 0) return error;
+        at = 0;
+        above = sys_3(__NR_fcntl, root, 1030, 0);
+        continue;
+      }
+      made_by = last && is_file ? "mknodat" : "mkdirat";
+      i64 made = last && is_file ? sys_4(__NR_mknodat, above, A(path + at), S_IFREG | 0644, 0)
+                                 : sys_3(__NR_mkdirat, above, A(path + at), 0755);
+      fd = made < 0 && made != -EEXIST ? made : sys_4(__NR_openat2, root, A(path), A(how), sizeof how);
+    }
+    path[end] = cut;
+    sys_1(__NR_close, above);
+    above = fd;
+    at = end;
+  }
+  return above;
+}
+
+static u32 ensure(u32 index, i64 fault) {
+  const struct step *step = &steps[index];
+  i64 fd = fault != 0 ? -fault
+                      : open_or_make((i32)value_of(&step->args[0]), text_at(step->at), (step->flags & STEP_MORE) != 0);
+  slots[step->result] = (u64)fd;
+  return fd < 0 ? fail(index, -fd) : index + 1;
 }
 
 /* ---- signals ---- */
@@ -557,6 +640,7 @@ struct termios { /* include/uapi/asm-generic/termbits.h */
 };
 enum { ICANON = 2, VEOF = 4, VTIME = 5, VMIN = 6 };
 enum { TCGETS = 0x5401, TCSETS = 0x5402, TIOCGWINSZ = 0x5413, TIOCSWINSZ = 0x5414 };
+enum { OPOST = 1, ONLCR = 4 };
 enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, POLLNVAL = 32 };
 
 struct pollfd {
@@ -592,11 +676,19 @@ static void copy_window_size(void) {
   }
 }
 
+static void plain_lines(i32 terminal) {
+  struct termios mode;
+  if (sys_3(__NR_ioctl, terminal, TCGETS, A(&mode)) != 0) return;
+  mode.oflag &= ~(u32)ONLCR;
+  sys_3(__NR_ioctl, terminal, TCSETS, A(&mode));
+}
+
 static void make_raw(void) { /* as cfmakeraw(3) does it */
   if (!watch.raw) return;
-  struct termios raw = watch.cooked;
+  struct termios raw = watch.cooked, inner;
   raw.iflag &= ~02753u;
-  raw.oflag &= ~1u;
+  /* Where the container's terminal leaves line ends alone they are this one's. */
+  if (sys_3(__NR_ioctl, watch.master, TCGETS, A(&inner)) != 0 || (inner.oflag & ONLCR)) raw.oflag &= ~(u32)OPOST;
   raw.lflag &= ~0100113u;
   raw.cflag = (raw.cflag & ~0460u) | 060u;
   raw.cc[VMIN] = 1;
@@ -1013,9 +1105,12 @@ static u32 run_step(u32 index) {
     case OP_GIVE_SIGNALS: set_mask(0); break;
     case OP_SUPERVISE: return supervise(index);
     case OP_REMOVE: remove_tree(step, fault); break;
+    case OP_ENSURE: return ensure(index, fault);
+    case OP_PLAIN_LINES: plain_lines((i32)value_of(&step->args[0])); break;
     case OP_LOG_TO:
       if (sink_count < 2)
-        sinks[sink_count++] = (struct sink){(i32)value_of(&step->args[0]), text_at(step->says), text_at(step->at)};
+        sinks[sink_count++] = (struct sink){(i32)value_of(&step->args[0]), text_at(step->says), text_at(step->at),
+                                            (const char *)value_of(&step->args[1])};
       break;
     default: leave((int)(value_of(&step->args[0]) & 255));
   }
@@ -1034,7 +1129,8 @@ static void check_arg(const struct arg *arg) {
 static const struct { u8 argc, needs_target, needs_result; } shapes[OPS] = {
   [OP_JUMP] = {0, 1, 0}, [OP_BRANCH] = {1, 1, 0}, [OP_SET] = {0, 0, 1}, [OP_STORE] = {1, 0, 0}, [OP_LOAD] = {0, 0, 1},
   [OP_ON_FAILURE] = {0, 1, 1}, [OP_REPORT_TO] = {1, 0, 0}, [OP_AWAIT] = {1, 0, 0}, [OP_SUPERVISE] = {3, 0, 1},
-  [OP_REMOVE] = {1, 0, 0}, [OP_EXIT] = {1, 0, 0}, [OP_LOG_TO] = {1, 0, 0},
+  [OP_REMOVE] = {1, 0, 0}, [OP_EXIT] = {1, 0, 0}, [OP_LOG_TO] = {2, 0, 0}, [OP_PLAIN_LINES] = {1, 0, 0},
+  [OP_ENSURE] = {1, 0, 1},
 };
 
 static void check_step(const struct step *step) {
@@ -1053,6 +1149,7 @@ static void check_step(const struct step *step) {
   if (!inside(step->at, reach)) malformed("a place outside it");
   if (step->op == OP_STORE && reach != 1 && reach != 2 && reach != 4 && reach != 8) malformed("a store of no width");
   if ((step->op == OP_FAIL || step->op == OP_LOG_TO) && step->says == NONE) malformed("a failure without words");
+  if (step->op == OP_LOG_TO && step->args[1].kind != ARG_ADDRESS) malformed("a warning without words");
   if (step->op == OP_BRANCH && step->nr >= COMPARES) malformed("a comparison of no known kind");
 }
 

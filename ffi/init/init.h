@@ -43,13 +43,15 @@ enum show { SHOW_INT, SHOW_DIRFD, SHOW_MODE, SHOW_HEX, SHOW_DEV, SHOW_SIG, SHOW_
             SHOW_STRUCT, SHOW_FLAGS };
 
 enum op { OP_CALL, OP_JUMP, OP_BRANCH, OP_SET, OP_STORE, OP_LOAD, OP_FORMAT, OP_ON_FAILURE, OP_REPORT_TO, OP_AWAIT,
-          OP_FAIL, OP_TAKE_SIGNALS, OP_GIVE_SIGNALS, OP_SUPERVISE, OP_REMOVE, OP_EXIT, OP_LOG_TO, OPS };
+          OP_FAIL, OP_TAKE_SIGNALS, OP_GIVE_SIGNALS, OP_SUPERVISE, OP_REMOVE, OP_EXIT, OP_LOG_TO,
+          OP_PLAIN_LINES, OP_ENSURE, OPS };
 
 enum compare { EQUAL, NOT_EQUAL, LESS, GREATER, COMPARES };
 
 #define STEP_CARRY_ON 1   /* a failure is a warning */
 #define STEP_COMMAND 2    /* a failure is the command's: 126, 127 */
-#define STEP_MORE 4       /* OP_FORMAT: append; OP_SUPERVISE: copy stdin; OP_AWAIT: a byte must come */
+#define STEP_MORE 4       /* OP_FORMAT: append; OP_SUPERVISE: copy stdin; OP_AWAIT: a byte must come;
+                             OP_ENSURE: a file */
 #define MOST_ARGS 6
 #define MOST_ERRNOS 8
 
@@ -59,7 +61,7 @@ struct step {
                   OP_FORMAT: bytes in the buffer */
   u32 result;  /* slot that is set, or NONE */
   u32 target;  /* step to go to, or NONE */
-  u32 at;      /* OP_CALL: the call's name; OP_REMOVE, OP_LOG_TO: text; OP_STORE, OP_LOAD, OP_FORMAT: place in data */
+  u32 at;      /* OP_CALL: the call's name; OP_REMOVE, OP_LOG_TO, OP_ENSURE: text; OP_STORE, OP_LOAD, OP_FORMAT: place in data */
   u32 field;   /* text: what asked for it */
   u32 says;    /* text, or NONE */
   u32 retries;

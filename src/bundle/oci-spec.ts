@@ -45,12 +45,17 @@ function mountsFor(rootless: boolean): Mount[] {
   ];
 }
 
-/** @param user whoever is to be root in the container, where it is for somebody who is not root */
-export function exampleSpec(user?: { readonly uid: number; readonly gid: number }): Spec {
-  const own: Namespace["type"][] =
-    user === undefined
-      ? ["pid", "network", "ipc", "uts", "mount", "cgroup"]
-      : ["pid", "ipc", "uts", "mount", "cgroup", "user"];
+export interface ExampleFor {
+  /** Whoever is to be root in the container, where it is for somebody who is not root. */
+  readonly user: { readonly uid: number; readonly gid: number } | undefined;
+  /** With v1 of cgroups runc's example has no namespace of them. */
+  readonly cgroupV2: boolean;
+}
+
+export function exampleSpec({ user, cgroupV2 }: ExampleFor): Spec {
+  const own: Namespace["type"][] = ["pid", "ipc", "uts", "mount"];
+  own.push(...(user === undefined ? (["network"] as const) : []), ...(cgroupV2 ? (["cgroup"] as const) : []));
+  if (user !== undefined) own.push("user");
   const only = (hostID: number): IdMapping[] => [{ containerID: 0, hostID, size: 1 }];
   return {
     ociVersion: runtimeSpecVersion,

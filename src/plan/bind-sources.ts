@@ -9,11 +9,13 @@ import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { IdMapping, Mount, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneArgsSize } from "./builder.ts";
-import { writeMaps } from "./namespaces.ts";
+import type { PlanContext } from "./context.ts";
+import { namespacesOf, writeMaps } from "./namespaces.ts";
 import { readMountOptions } from "./options.ts";
 import { socketPair } from "./sync.ts";
 
 const mountAttrSize = 32;
+const cloneTree = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
 const P_PIDFD = 3;
 const WEXITED = 4;
 
@@ -22,14 +24,19 @@ interface Maps {
   readonly gidMappings: readonly IdMapping[];
 }
 
-/** config.md#mounts: the mount's own, or with the option alone the container's. */
-function mapsOf(mount: Mount, spec: Spec, index: number): Maps {
+/**
+ * config.md#mounts: the mount's own, or with the option alone the container's. @returns the path of a user namespace where
+ * the container joins one: its mappings are that one's
+ */
+function mapsOf(mount: Mount, spec: Spec, index: number): Maps | string {
   const { uidMappings = [], gidMappings = [] } = mount;
   if (uidMappings.length > 0 || gidMappings.length > 0) {
     if (uidMappings.length === 0 || gidMappings.length === 0)
       throw new OciboxError("INVALID", `mounts[${index}]: uidMappings and gidMappings go together`);
     return { uidMappings, gidMappings };
   }
+  const joined = namespacesOf(spec).pathOf("user");
+  if (joined !== undefined) return joined;
   const own = { uidMappings: spec.linux?.uidMappings ?? [], gidMappings: spec.linux?.gidMappings ?? [] };
   if (own.uidMappings.length === 0 || own.gidMappings.length === 0)
     throw new OciboxError(
@@ -74,16 +81,34 @@ function namespaceWith(b: Builder, maps: Maps, field: string): Slot {
   return namespace;
 }
 
-/** @returns detached trees, by the index of their mount @throws OciboxError INVALID */
-export function mapMounts(b: Builder, spec: Spec): ReadonlyMap<number, Slot> {
+/** Below the container's root are mounts that are still to be made. */
+function outsideOf(rootfs: PlanContext["rootfs"], source: string): boolean {
+  return typeof rootfs !== "string" || (source !== rootfs && !source.startsWith(`${rootfs}/`));
+}
+
+/**
+ * The sources of bind mounts that the child could not open, or must not: such with mapped ids, and in a user namespace all
+ * of them, for the root of it may not go through the host's directories.
+ * @returns detached trees, by the index of their mount @throws OciboxError INVALID
+ */
+export function openSources(b: Builder, spec: Spec, { rootfs, oci }: PlanContext): ReadonlyMap<number, Slot> {
+  const inherited = namespacesOf(spec).has("user") && oci?.privileged === true;
+
   const { p } = b;
-  const mapped = new Map<number, Slot>();
+  const opened = new Map<number, Slot>();
   const made = new Map<string, Slot>();
   (spec.mounts ?? []).forEach((mount, index) => {
-    const { idmap, bind } = readMountOptions(mount.options ?? []);
+    const { idmap, bind, remount } = readMountOptions(mount.options ?? []);
     const asked = idmap !== "no" || (mount.uidMappings ?? []).length > 0 || (mount.gidMappings ?? []).length > 0;
-    if (!asked) return;
     const field = `mounts[${index}], ${mount.destination}`;
+    const recursive = bind === "rbind" ? AT.AT_RECURSIVE : 0;
+    const source = mount.source ?? "";
+    if (!asked) {
+      if (!inherited || remount || (bind === "no" && mount.type !== "bind") || !outsideOf(rootfs, source)) return;
+      p.field(field);
+      opened.set(index, p.sys.open_tree(AT_FDCWD, source, cloneTree | recursive));
+      return;
+    }
     if (bind === "no" && mount.type !== "bind")
       throw new OciboxError("UNSUPPORTED", `mounts[${index}]: ids are mapped for bind mounts alone`);
     const maps = mapsOf(mount, spec, index);
@@ -91,16 +116,17 @@ export function mapMounts(b: Builder, spec: Spec): ReadonlyMap<number, Slot> {
     const key = JSON.stringify(maps);
     let namespace = made.get(key);
     if (namespace === undefined) {
-      namespace = namespaceWith(b, maps, field);
+      namespace =
+        typeof maps === "string"
+          ? p.sys.openat(AT_FDCWD, maps, O.O_RDONLY | O.O_CLOEXEC, 0)
+          : namespaceWith(b, maps, field);
       made.set(key, namespace);
     }
-    const recursive = bind === "rbind" ? AT.AT_RECURSIVE : 0;
-    const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
-    const tree = p.sys.open_tree(AT_FDCWD, mount.source ?? "", flags | recursive);
+    const tree = p.sys.open_tree(AT_FDCWD, source, cloneTree | recursive);
     const attr = struct<Slot>("mount_attr", { attr_set: MOUNT_ATTR.MOUNT_ATTR_IDMAP, userns_fd: namespace });
     const below = idmap === "ridmap" ? AT.AT_RECURSIVE : 0;
     p.sys.mount_setattr(tree, "", AT.AT_EMPTY_PATH | below, attr, mountAttrSize);
-    mapped.set(index, tree);
+    opened.set(index, tree);
   });
-  return mapped;
+  return opened;
 }

@@ -1,6 +1,6 @@
 /** What the parts of a plan have in common: the recorder, the container's root, and a few turns of phrase. */
-import { AT, MOVE_MOUNT, O, OPEN_TREE, RESOLVE, S } from "../../ffi/constants.ts";
-import type { ErrnoName } from "../../ffi/errno.ts";
+import { AT, MOVE_MOUNT, O, OPEN_TREE, RESOLVE } from "../../ffi/constants.ts";
+import { type ErrnoName, errnoOf } from "../../ffi/errno.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 
@@ -13,11 +13,14 @@ export const cloneArgsSize = 88;
 /** sizeof(struct open_how) */
 export const openHowSize = 24;
 
-/** openat2(2) for a path in the container: symlinks stay inside its root, and /proc's magic ones lead nowhere. */
-export function inRoot(flags: number): ReturnType<typeof struct<Slot>> {
+/**
+ * openat2(2) for a path in the container: symlinks stay inside its root, and /proc's magic ones lead nowhere.
+ * @param resolve more of how it is looked up
+ */
+export function inRoot(flags: number, resolve = 0): ReturnType<typeof struct<Slot>> {
   return struct<Slot>("open_how", {
     flags: flags | O.O_PATH | O.O_CLOEXEC,
-    resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS,
+    resolve: resolve | RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS,
   });
 }
 
@@ -47,30 +50,21 @@ export class Builder {
 
   /** The same, made where it is not there: directories on the way as 0755, the last as `kind`. */
   ensure(path: string, kind: "directory" | "file"): Slot {
-    const { p } = this;
-    const target = p.slot("target");
-    const missing = p.newLabel(`make ${path}`);
-    const found = p.newLabel(`have ${path}`);
-    const flags = kind === "directory" ? O.O_DIRECTORY : 0;
-    const relative = path.replace(/^\/+/, "") || ".";
-    p.with({ into: target }).orElse(missing, "ENOENT").openat2(this.root, relative, inRoot(flags), openHowSize);
-    p.jump(found);
-    p.place(missing);
-    this.#make(relative.split("/"), kind);
-    p.with({ into: target }).sys.openat2(this.root, relative, inRoot(flags), openHowSize);
-    p.place(found);
-    return target;
+    const into = this.p.slot("target");
+    this.p.add({ op: "ensure", root: this.root, path: path.replace(/^\/+/, "") || ".", kind, into });
+    return into;
   }
 
-  #make(parts: readonly string[], kind: "directory" | "file"): void {
+  /** A directory of the container's that no symlink leads to, made where it is not there. @param says where there is one */
+  ensurePlain(path: string, says: string): Slot {
     const { p } = this;
-    for (let depth = 0; depth < parts.length; depth++) {
-      const name = parts[depth] as string;
-      const above = depth === 0 ? this.root : this.open(parts.slice(0, depth).join("/"), O.O_DIRECTORY);
-      if (depth < parts.length - 1 || kind === "directory") p.tolerate("EEXIST").mkdirat(above, name, 0o755);
-      else p.tolerate("EEXIST").mknodat(above, name, S.S_IFREG | 0o644, 0);
-      if (depth > 0) this.close(above);
-    }
+    const plain = p.newLabel(`${path} is no link`);
+    const how = inRoot(O.O_DIRECTORY, RESOLVE.RESOLVE_NO_SYMLINKS);
+    const found = p.tolerate("ENOENT", "ELOOP").openat2(this.root, path.replace(/^\/+/, ""), how, openHowSize);
+    p.branch(found, "!=", -errnoOf("ELOOP"), plain);
+    p.add({ op: "fail", errno: found, says, blame: "ocibox" });
+    p.place(plain);
+    return this.ensure(path, "directory");
   }
 
   /** Puts a detached mount where an O_PATH descriptor points. */

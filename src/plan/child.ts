@@ -14,9 +14,9 @@ import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
 import { becomeUser } from "./identity.ts";
 import { goBetween } from "./joined-user.ts";
-import { joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
+import { allowEveryProcessor, joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
-import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, readonlyRoot } from "./mounts.ts";
+import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, sealMounts } from "./mounts.ts";
 import { joinByPath, type Namespaces } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
 import { reportTo, sendDescriptor } from "./sync.ts";
@@ -58,8 +58,8 @@ export class Child {
     readonly cgroups: CgroupPlan,
     readonly sockets: Sockets,
     readonly fifo: Slot | undefined,
-    /** Trees with mapped ids, by the index of their mount. */
-    readonly mapped: ReadonlyMap<number, Slot>,
+    /** Sources of binds that the parent has opened, by the index of their mount. */
+    readonly opened: ReadonlyMap<number, Slot>,
   ) {
     this.p = b.p;
     this.process = spec.process as Process;
@@ -85,7 +85,7 @@ export class Child {
     if (userPath === undefined || sockets.between === undefined) joinCgroups(b, this.cgroups);
     else {
       p.sys.close(sockets.between[0]);
-      goBetween(b, this.cgroups, sockets.between[1], userPath, namespaces.cloneFlags);
+      goBetween(b, this.cgroups, sockets.between[1], userPath, namespaces, oci?.privileged !== false);
       p.field("");
       this.waitForGo(report);
     }
@@ -94,7 +94,10 @@ export class Child {
     p.sys.setsid();
     p.sys.umask(0);
     if (oci?.newKeyring === true) joinKeyring(b, oci.id);
-    if (oci !== undefined) setAffinity(b, this.process.execCPUAffinity?.initial, "process.execCPUAffinity.initial");
+    if (oci !== undefined) {
+      allowEveryProcessor(b);
+      setAffinity(b, this.process.execCPUAffinity?.initial, "process.execCPUAffinity.initial");
+    }
     const masked = spec.linux?.maskedPaths ?? [];
     const cover = this.placeRoot(masked);
     const mounted = makeMounts(b, spec, {
@@ -102,7 +105,7 @@ export class Child {
       sources: context.sources,
       inUserNamespace: this.inUserNamespace,
       ownCgroups: namespaces.has("cgroup"),
-      mapped: this.mapped,
+      opened: this.opened,
       copyUp: oci?.copyUp ?? new Map(),
     });
     if (this.inUserNamespace && mounted.dev !== undefined) bindDefaultDevices(b);
@@ -125,7 +128,7 @@ export class Child {
     }
     this.standardStreams(terminal, mounted);
     labelProcess(b, this.process, this.facts, mounted.proc);
-    if (spec.root?.readonly === true) readonlyRoot(b);
+    sealMounts(b, mounted, spec.root?.readonly === true);
     this.pivot();
     this.names();
     setAttention(b, this.process, spec.linux ?? {});
@@ -134,6 +137,7 @@ export class Child {
       diesWithParent: oci === undefined,
       keepsGroups: oci?.privileged === false,
       beforeFilter: () => this.ready(fifo),
+      last: () => this.hooksBeforeCommand(),
       ...(oci === undefined
         ? {}
         : { offer: (listener: Slot) => offerListener(p, 3 + oci.keepFds, listener, listenerNumber(oci)) }),
@@ -153,8 +157,8 @@ export class Child {
   }
 
   enterNamespaces(): void {
-    const { p, b, namespaces } = this;
-    joinByPath(b, namespaces);
+    const { p, b, namespaces, context } = this;
+    joinByPath(b, namespaces, namespaces.has("user") && context.oci?.privileged === true);
     if (namespaces.has("user")) {
       p.field("linux.namespaces[user]");
       // Root of the new namespace: what is made from here on is its.
@@ -194,7 +198,7 @@ export class Child {
     if (mounted.pts === undefined)
       throw new OciboxError("INVALID", "process.terminal wants a devpts on /dev/pts among the mounts");
     const master = p.sys.openat(mounted.pts, "ptmx", O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC, 0);
-    const slave = unlockSlave(p, master, this.process);
+    const slave = unlockSlave(p, master, this.process, context.oci !== undefined && sockets.console !== undefined);
     const console = p.sys.open_tree(slave, "", cloneByFd);
     const target =
       mounted.dev === undefined
@@ -227,7 +231,9 @@ export class Child {
       this.waitForGo(report);
     }
     if (createContainer.length > 0)
-      runHooks(p, "createContainer", createContainer, oci.state("creating"), p.sys.getpid());
+      runHooks(p, "createContainer", createContainer, oci.state("creating"), p.sys.getpid(), {
+        directory: this.b.root,
+      });
   }
 
   standardStreams(terminal: Slot | undefined, mounted: Mounted): void {
@@ -294,7 +300,7 @@ export class Child {
 
   /** All that can fail by the configuration is done: the runtime is told, and the process waits to be started. */
   ready(fifo: number | undefined): void {
-    const { p, context, spec } = this;
+    const { p, context } = this;
     const { oci } = context;
     if (oci === undefined) return;
     const report = 3 + oci.keepFds;
@@ -307,9 +313,15 @@ export class Child {
       p.sys.read(fifo, p.memory("start", 8), 1);
       p.sys.close(fifo);
     }
-    const hooks = spec.hooks?.startContainer ?? [];
-    if (hooks.length > 0) runHooks(p, "startContainer", hooks, oci.state("created"), p.sys.getpid());
     setAffinity(this.b, this.process.execCPUAffinity?.final, "process.execCPUAffinity.final");
+  }
+
+  /** startContainer hooks: as the process's user, with its rights and behind its filter. */
+  hooksBeforeCommand(): void {
+    const { p, context, spec, process } = this;
+    const hooks = spec.hooks?.startContainer ?? [];
+    if (context.oci === undefined || hooks.length === 0) return;
+    runHooks(p, "startContainer", hooks, context.oci.state("created"), p.sys.getpid(), { env: process.env ?? [] });
   }
 
   /** --init: this process stays as process 1, and a child of it goes on to be the command. */
@@ -318,7 +330,7 @@ export class Child {
     p.field("--init");
     const goOn = p.newLabel("command");
     // Not clone3, which the default filter answers with ENOSYS.
-    const pid = p.sys.clone(SIG.SIGCHLD, 0, 0, 0, 0);
+    const pid = p.sys.clone(SIG.SIGCHLD, 0, null, 0, 0);
     p.branch(pid, "==", 0, goOn);
     p.sys.close(3);
     p.sys.prctl(PR.PR_SET_NAME, "ocibox-init", 0, 0, 0);

@@ -23,6 +23,7 @@ import { type Label, Recorder, type Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
+import { openSources } from "./bind-sources.ts";
 import { Builder, cloneArgsSize } from "./builder.ts";
 import { type CgroupPlan, leaveCgroups, makeCgroups, openCgroup, planCgroups, removeCgroups } from "./cgroups/plan.ts";
 import { Child, listenerNumber } from "./child.ts";
@@ -30,10 +31,9 @@ import { execute } from "./command.ts";
 import type { PlanContext } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
-import { checkCwd } from "./identity.ts";
+import { checkCwd, warnOfCapabilities } from "./identity.ts";
 import { hearOfChild } from "./joined-user.ts";
-import { mapMounts } from "./mapped-mounts.ts";
-import { joinForChildren, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
+import { joinForChildren, joinForeign, makeTime, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
 import { NetDeviceMoves, netDeviceNames } from "./net-devices.ts";
 import { notePid, tellPid } from "./pid.ts";
 import { handListenerOver } from "./seccomp/listener.ts";
@@ -107,6 +107,11 @@ class Compiler {
     return this.namespaces.pathOf("user");
   }
 
+  /** Whether namespaces at a path are joined before there is a user namespace. */
+  get joinsForeign(): boolean {
+    return this.namespaces.has("user") && this.context.oci?.privileged === true;
+  }
+
   /** Whether the terminal comes to this process, rather than to somebody behind a socket. */
   get ownsTerminal(): boolean {
     return this.process.terminal === true && this.context.oci?.consoleSocket === undefined;
@@ -120,6 +125,7 @@ class Compiler {
     p.add({ op: "set", slot: pidfd, value: -1 });
     p.add({ op: "set", slot: this.again, value: 0 });
     for (const sink of context.oci?.sinks ?? []) p.add({ op: "logTo", ...sink });
+    warnOfCapabilities(p, this.process, this.facts.lastCap);
     p.add({ op: "onFailure", to: teardown, code });
     p.add({ op: "takeSignals" });
     const sockets: Sockets = {
@@ -130,8 +136,11 @@ class Compiler {
     const fifo = context.oci?.mode === "create" ? this.openFifo(context.oci.directory) : undefined;
     makeCgroups(b, this.cgroups);
     const cgroup = openCgroup(b, this.cgroups);
-    joinForChildren(b, this.namespaces, spec.linux ?? {});
-    const mapped = mapMounts(b, spec);
+    // Else it is the process between that makes the child.
+    if (this.userPath === undefined) joinForChildren(b, this.namespaces);
+    makeTime(b, this.namespaces, spec.linux ?? {});
+    const opened = openSources(b, spec, context);
+    const back = this.joinsForeign && this.userPath === undefined ? joinForeign(b, this.namespaces) : undefined;
     p.field("linux.namespaces");
     const memory = p.memory("pidfd", 8);
     const pid = p.sys.clone3(
@@ -146,9 +155,10 @@ class Compiler {
       cloneArgsSize,
     );
     p.branch(pid, "==", 0, child);
+    back?.();
     this.parent(pid, memory, sockets, cgroup, teardown);
     p.place(child);
-    new Child(this.b, spec, this.facts, context, this.namespaces, this.cgroups, sockets, fifo, mapped).all();
+    new Child(this.b, spec, this.facts, context, this.namespaces, this.cgroups, sockets, fifo, opened).all();
     return p;
   }
 
@@ -207,7 +217,7 @@ class Compiler {
     if (oci !== undefined) tellPid(p, pid, this.pidfd, oci);
     const gone = p.newLabel("gone");
     if (oci !== undefined && oci.mode !== "create")
-      runHooks(p, "poststart", spec.hooks?.poststart, oci.state("running"), pid, true);
+      runHooks(p, "poststart", spec.hooks?.poststart, oci.state("running"), pid);
     if (oci === undefined || oci.mode === "foreground") {
       p.add({ op: "supervise", pid, pidfd, terminal, interactive: context.interactive, code });
       if (oci?.keep === true) p.add({ op: "exit", code });

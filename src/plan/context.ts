@@ -6,10 +6,11 @@ import type { StateText } from "./hooks.ts";
 import type { SourceKinds } from "./mounts.ts";
 import type { NetDevice } from "./net-devices.ts";
 
-/** Where failures are told, in place of a line on stderr. */
+/** Where failures and warnings are told, in place of a line on stderr. */
 export interface ErrorSink {
   readonly fd: number;
   readonly prefix: string;
+  readonly warning: string;
   readonly suffix: string;
 }
 

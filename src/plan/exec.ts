@@ -15,8 +15,8 @@ import { execute } from "./command.ts";
 import type { ErrorSink } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
 import type { StateText } from "./hooks.ts";
-import { becomeUser, checkCwd } from "./identity.ts";
-import { joinKeyring, setAffinity, setAttention } from "./kernel.ts";
+import { becomeUser, checkCwd, warnOfCapabilities } from "./identity.ts";
+import { allowEveryProcessor, joinKeyring, setAffinity, setAttention } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { cloneFlags, namespacesOf } from "./namespaces.ts";
 import { type PidAudience, tellPid } from "./pid.ts";
@@ -103,6 +103,7 @@ class ExecCompiler {
     p.add({ op: "set", slot: code, value: ownCode });
     p.add({ op: "set", slot: pidfd, value: -1 });
     for (const sink of context.sinks) p.add({ op: "logTo", ...sink });
+    warnOfCapabilities(p, this.process, this.facts.lastCap);
     p.add({ op: "onFailure", to: teardown, code });
     p.add({ op: "takeSignals" });
     const report = socketPair(p, "report");
@@ -178,6 +179,7 @@ class ExecCompiler {
     setAffinity(b, process.execCPUAffinity?.initial, "process.execCPUAffinity.initial");
     p.field("linux.cgroupsPath");
     for (const file of context.tasks) b.write(AT_FDCWD, file, "0");
+    if (process.execCPUAffinity === undefined) allowEveryProcessor(b);
     setAffinity(b, process.execCPUAffinity?.final, "process.execCPUAffinity.final");
     p.field("");
     p.sys.setsid();
@@ -226,7 +228,7 @@ class ExecCompiler {
     const { p, context } = this;
     p.field("process.terminal");
     const master = p.sys.openat(AT_FDCWD, "/dev/pts/ptmx", O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC, 0);
-    const slave = unlockSlave(p, master, this.process);
+    const slave = unlockSlave(p, master, this.process, console !== undefined);
     const socket = context.consoleSocket ?? console?.[1];
     if (socket !== undefined) sendDescriptor(p, socket, master, "sent", "/dev/ptmx");
     p.sys.ioctl(slave, IOCTL.TIOCSCTTY, 0);

@@ -1,14 +1,13 @@
 /** Hooks as steps: runtime-spec, config.md#posix-platform-hooks. The state goes to a hook's stdin; it ends within its time. */
-import { CLOSE_RANGE, MFD, SIG } from "../../ffi/constants.ts";
+import { AT_FDCWD, CLOSE_RANGE, MFD, SIG } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
-import type { Recorder, Slot } from "../../ffi/plan.ts";
-import { struct } from "../../ffi/sys.ts";
+import type { Label, Recorder, Slot } from "../../ffi/plan.ts";
+import { type Memory, struct } from "../../ffi/sys.ts";
 import type { Hook, HookName } from "../spec/runtime.ts";
 
 /** The state of the container as JSON, cut where its process id stands. */
 export type StateText = readonly [before: string, after: string];
 
-const cloneArgsSize = 88;
 const CLONE_PIDFD = 0x1000;
 const P_PIDFD = 3;
 const WEXITED = 4;
@@ -18,6 +17,10 @@ const infoSize = 128;
 const codeAt = 8;
 const statusAt = 24;
 const CLD_EXITED = 1;
+const X_OK = 1;
+const AT_EACCESS = 0x200;
+/** What of a hook's output is told, in bytes: escaped, it goes into a line. */
+const mostPrinted = 1000;
 /** Digits of a process id, and the blanks that JSON allows behind them. */
 const pidWidth = 12;
 
@@ -32,10 +35,24 @@ function stateInput(p: Recorder, state: StateText, pid: Slot): Slot {
   return file;
 }
 
+/** What a hook prints, and where it is read to. */
+interface Told {
+  readonly output: Slot;
+  readonly text: Memory;
+}
+
+export interface HookPlace {
+  /** Where hooks begin, if not where this process is. */
+  readonly directory?: Slot | number;
+  /** The environment of hooks that have none of their own. */
+  readonly env?: readonly string[];
+  /** Whether a failing hook is only a warning. */
+  readonly lenient?: boolean;
+}
+
 /**
  * Runs the hooks of one kind in turn.
  * @param pid the container's process, as whoever runs the hook sees it
- * @param lenient whether a failing hook is only a warning
  */
 export function runHooks(
   p: Recorder,
@@ -43,26 +60,28 @@ export function runHooks(
   hooks: readonly Hook[] | undefined,
   state: StateText,
   pid: Slot,
-  lenient = false,
+  place: HookPlace = {},
 ): void {
   (hooks ?? []).forEach((hook, index) => {
     p.field(`hooks.${name}[${index}]`);
-    runHook(p, `${name} hook #${index}`, hook, state, pid, lenient);
+    runHook(p, `${name} hook #${index}`, hook, state, pid, place);
   });
 }
 
-function runHook(p: Recorder, what: string, hook: Hook, state: StateText, pid: Slot, lenient: boolean): void {
+function runHook(p: Recorder, what: string, hook: Hook, state: StateText, pid: Slot, place: HookPlace): void {
+  const path = JSON.stringify(hook.path);
   const child = p.newLabel(`${what}: its process`);
   const done = p.newLabel(`${what}: done`);
-  const failed = p.newLabel(`${what}: failed`);
   const ended = p.newLabel(`${what}: ended`);
-  const warned = lenient ? done : undefined;
+  const killed = p.newLabel(`${what}: killed`);
+  const warned = place.lenient === true ? done : undefined;
   const input = stateInput(p, state, pid);
+  // What a hook prints must not mix with the container's output; it is told where the hook fails.
+  const output = p.sys.memfd_create("output", MFD.MFD_CLOEXEC);
+  const told: Told = { output, text: p.memory("printed", mostPrinted + 1) };
   const memory = p.memory("hook.pidfd", 8);
-  const started = p.sys.clone3(
-    struct<Slot>("clone_args", { flags: CLONE_PIDFD, pidfd: memory, exit_signal: SIG.SIGCHLD }),
-    cloneArgsSize,
-  );
+  // Not clone3, which the usual filters answer with ENOSYS: startContainer hooks are run behind them.
+  const started = p.sys.clone(CLONE_PIDFD | SIG.SIGCHLD, 0, memory, 0, 0);
   p.branch(started, "==", 0, child);
   p.sys.close(input);
   const pidfd = p.slot("hook.pidfd");
@@ -74,7 +93,7 @@ function runHook(p: Recorder, what: string, hook: Hook, state: StateText, pid: S
   const info = p.memory("hook.info", infoSize);
   p.sys.waitid(P_PIDFD, pidfd, info, WEXITED, null);
   p.sys.close(pidfd);
-  fail(p, `error running ${what}: it was killed, for it had not ended within ${hook.timeout} s`, warned);
+  fail(p, [`error running ${what}: it was killed, for it had not ended within ${hook.timeout} s`], told, warned);
   p.place(ended);
   p.sys.waitid(P_PIDFD, pidfd, info, WEXITED, null);
   p.sys.close(pidfd);
@@ -82,31 +101,44 @@ function runHook(p: Recorder, what: string, hook: Hook, state: StateText, pid: S
   const status = p.slot("hook.status");
   p.add({ op: "load", memory: info, offset: codeAt, slot: code });
   p.add({ op: "load", memory: info, offset: statusAt, slot: status });
-  p.branch(code, "!=", CLD_EXITED, failed);
+  p.branch(code, "!=", CLD_EXITED, killed);
   p.branch(status, "==", 0, done);
-  p.place(failed);
-  fail(p, `error running ${what}: ${JSON.stringify(hook.path)} ended with an error`, warned);
+  fail(p, [`error running ${what}: ${path} ended with exit status `, status], told, warned);
+  p.place(killed);
+  fail(p, [`error running ${what}: ${path} was killed by signal `, status], told, warned);
 
   p.place(child);
   const end = p.newLabel(`${what}: not executed`);
   const one = p.slot("hook.exit");
   p.add({ op: "onFailure", to: end, code: one });
+  const says = `error running ${what}: cannot execute ${path}`;
+  if (place.directory !== undefined) p.sys.fchdir(place.directory);
+  // While what is said still goes where failures go.
+  p.with({ says }).sys.faccessat2(AT_FDCWD, hook.path, X_OK, AT_EACCESS);
   p.sys.dup3(input, 0, 0);
-  // What a hook prints must not mix with the container's output.
-  p.sys.dup3(2, 1, 0);
+  for (const fd of [1, 2]) p.sys.dup3(output, fd, 0);
   p.sys.close_range(3, 0x7fffffff, CLOSE_RANGE.CLOSE_RANGE_CLOEXEC);
   p.add({ op: "giveSignals" });
-  p.with({ says: `error running ${what}: cannot execute ${JSON.stringify(hook.path)}` }).sys.execve(
+  p.with({ says }).sys.execve(
     hook.path,
     hook.args === undefined || hook.args.length === 0 ? [hook.path] : hook.args,
-    hook.env ?? [],
+    hook.env ?? place.env ?? [],
   );
   p.place(end);
   p.add({ op: "exit", code: 1 });
   p.place(done);
+  p.sys.close(output);
 }
 
-function fail(p: Recorder, says: string, warned: Parameters<Recorder["jump"]>[0] | undefined): void {
-  p.add({ op: "fail", errno: errnoOf("ECHILD"), says, blame: "ocibox", warning: warned !== undefined });
+/** Fails with these words and what the hook has printed; or warns of it, and goes on at `warned`. */
+function fail(p: Recorder, words: readonly (string | Slot)[], told: Told, warned: Label | undefined): void {
+  const silent = p.newLabel("nothing was printed");
+  const failure = { op: "fail", errno: errnoOf("ECHILD"), blame: "ocibox", warning: warned !== undefined } as const;
+  const size = p.sys.pread64(told.output, told.text, mostPrinted, 0);
+  p.branch(size, "<", 1, silent);
+  p.add({ ...failure, says: { format: [...words, ": ", told.text] } });
+  if (warned !== undefined) p.jump(warned);
+  p.place(silent);
+  p.add({ ...failure, says: { format: words } });
   if (warned !== undefined) p.jump(warned);
 }

@@ -11,10 +11,11 @@ import {
   SECCOMP_FILTER_FLAG,
   SIG,
 } from "../../ffi/constants.ts";
-import type { Slot } from "../../ffi/plan.ts";
+import { errnoOf } from "../../ffi/errno.ts";
+import type { Recorder, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
-import type { LinuxSeccomp, Process, Rlimit } from "../spec/runtime.ts";
+import type { Capabilities, LinuxSeccomp, Process, Rlimit } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
 import type { HostFacts } from "./facts.ts";
 import { filterFor } from "./seccomp/filter.ts";
@@ -66,14 +67,19 @@ function loadSeccomp(b: Builder, seccomp: LinuxSeccomp | undefined, facts: HostF
   if (listens) offer?.(listener);
 }
 
+/** @returns undefined for one that this kernel does not have */
+function numberOf(name: string, lastCap: number): number | undefined {
+  const number = Object.hasOwn(CAP, name) ? CAP[name as keyof typeof CAP] : undefined;
+  return number === undefined || number > lastCap ? undefined : number;
+}
+
 /** The two words of a capability set. */
-function words(names: readonly string[], field: string): readonly [low: number, high: number] {
+function words(names: readonly string[], lastCap: number): readonly [low: number, high: number] {
   let low = 0;
   let high = 0;
   for (const name of names) {
-    const number = Object.hasOwn(CAP, name) ? CAP[name as keyof typeof CAP] : undefined;
-    if (number === undefined)
-      throw new OciboxError("INVALID", `${field}: there is no capability ${JSON.stringify(name)}`);
+    const number = numberOf(name, lastCap);
+    if (number === undefined) continue;
     if (number < 32) low |= 1 << number;
     else high |= 1 << (number - 32);
   }
@@ -82,7 +88,7 @@ function words(names: readonly string[], field: string): readonly [low: number, 
 
 function dropBounding(b: Builder, bounding: readonly string[], lastCap: number): void {
   b.p.field("process.capabilities.bounding");
-  const [low, high] = words(bounding, "process.capabilities.bounding");
+  const [low, high] = words(bounding, lastCap);
   for (let number = 0; number <= lastCap; number++) {
     const held = number < 32 ? (low >>> number) & 1 : (high >>> (number - 32)) & 1;
     if (held === 0) b.p.sys.prctl(PR.PR_CAPBSET_DROP, number, 0, 0, 0);
@@ -106,13 +112,40 @@ function setIds(b: Builder, process: Process, keepsGroups: boolean): void {
   p.sys.umask(umask);
 }
 
-function setCapabilities(b: Builder, process: Process): void {
+/** The kernel takes only what is permitted and inheritable. capabilities(7) */
+function canBeAmbient(name: string, sets: Capabilities): boolean {
+  return sets.permitted?.includes(name) === true && sets.inheritable?.includes(name) === true;
+}
+
+/**
+ * Says which capabilities the process will not have: such as this kernel does not know, and ambient ones that cannot be.
+ * config.md#linux-process: what cannot be mapped to the kernel's, or granted, MUST be logged as a warning.
+ */
+export function warnOfCapabilities(p: Recorder, { capabilities = {} }: Process, lastCap: number): void {
+  const warn = (field: string, words: string, names: readonly string[]): void => {
+    if (names.length === 0) return;
+    const says = `warning: process.capabilities${field}: ${words}: ${names.join(", ")}`;
+    p.add({ op: "fail", errno: errnoOf("EINVAL"), says, blame: "ocibox", warning: true });
+  };
+  const all = new Set(Object.values(capabilities as Record<string, readonly string[]>).flat());
+  const unknown = [...all].filter((name) => numberOf(name, lastCap) === undefined);
+  const ambient = (capabilities.ambient ?? []).filter((name) => !unknown.includes(name));
+  p.field("process.capabilities");
+  warn("", "ignoring what this kernel does not have", unknown);
+  warn(
+    ".ambient",
+    "ignoring what is not permitted and inheritable as well",
+    ambient.filter((name) => !canBeAmbient(name, capabilities)),
+  );
+  p.field("");
+}
+
+function setCapabilities(b: Builder, process: Process, lastCap: number): void {
   const { p } = b;
   const sets = process.capabilities ?? {};
-  const field = (name: string): string => `process.capabilities.${name}`;
-  const [effective0, effective1] = words(sets.effective ?? [], field("effective"));
-  const [permitted0, permitted1] = words(sets.permitted ?? [], field("permitted"));
-  const [inheritable0, inheritable1] = words(sets.inheritable ?? [], field("inheritable"));
+  const [effective0, effective1] = words(sets.effective ?? [], lastCap);
+  const [permitted0, permitted1] = words(sets.permitted ?? [], lastCap);
+  const [inheritable0, inheritable1] = words(sets.inheritable ?? [], lastCap);
   p.field("process.capabilities");
   p.sys.capset(
     struct<Slot>("__user_cap_header_struct", { version: capabilityVersion3 }),
@@ -125,12 +158,11 @@ function setCapabilities(b: Builder, process: Process): void {
       inheritable1,
     }),
   );
-  p.field(field("ambient"));
+  p.field("process.capabilities.ambient");
   p.tolerate("EINVAL").prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   for (const name of sets.ambient ?? []) {
-    // The kernel takes only what is permitted and inheritable; runc leaves the others out as well. capabilities(7)
-    if (sets.permitted?.includes(name) !== true || sets.inheritable?.includes(name) !== true) continue;
-    const number = CAP[name as keyof typeof CAP];
+    const number = numberOf(name, lastCap);
+    if (number === undefined || !canBeAmbient(name, sets)) continue;
     p.sys.prctl(PR.PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0);
   }
 }
@@ -166,6 +198,8 @@ export interface Becoming {
   readonly keepsGroups: boolean;
   /** Called where the process is all that was asked for but for the filter: what it does then the filter cannot forbid. */
   readonly beforeFilter?: () => void;
+  /** Called when there is nothing left to be done but the command. */
+  readonly last?: () => void;
   /** Called with the filter's listener, where the filter has one: it is loaded before the process is ready then. */
   readonly offer?: (listener: Slot) => void;
 }
@@ -192,7 +226,7 @@ export function becomeUser(
   setIds(b, process, becoming.keepsGroups);
   p.field("process.cwd");
   p.with({ says: cannotEnter(process.cwd) }).sys.fchdir(cwd);
-  if (process.capabilities !== undefined) setCapabilities(b, process);
+  if (process.capabilities !== undefined) setCapabilities(b, process, facts.lastCap);
   p.field("process.noNewPrivileges");
   if (strict) p.sys.prctl(PR.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   p.field("");
@@ -201,4 +235,5 @@ export function becomeUser(
   if (strict && listens) loadSeccomp(b, seccomp, facts, becoming);
   becoming.beforeFilter?.();
   if (strict && !listens) loadSeccomp(b, seccomp, facts, becoming);
+  becoming.last?.();
 }

@@ -14,6 +14,7 @@ import type { Recorder, Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { type Builder, cloneArgsSize } from "./builder.ts";
 import { type CgroupPlan, joinCgroups } from "./cgroups/plan.ts";
+import { joinForChildren, joinForeign, type Namespaces } from "./namespaces.ts";
 import { descriptorAt, type Pair } from "./sync.ts";
 
 const P_PIDFD = 3;
@@ -41,23 +42,35 @@ function message(
 /**
  * In the process between, which has the parent's end of `told` closed: on behind this is the child alone.
  * @param path of the user namespace
- * @param cloneFlags of the namespaces that are made in it
+ * @param privileged whether it is root that joins: it may join what the user namespace has no right to, so that comes first
  */
-export function goBetween(b: Builder, cgroups: CgroupPlan, told: Slot, path: string, cloneFlags: number): void {
+export function goBetween(
+  b: Builder,
+  cgroups: CgroupPlan,
+  told: Slot,
+  path: string,
+  namespaces: Namespaces,
+  privileged: boolean,
+): void {
   const { p } = b;
   const child = p.newLabel("in the user namespace");
   joinCgroups(b, cgroups);
+  if (privileged) {
+    joinForChildren(b, namespaces);
+    joinForeign(b, namespaces);
+  }
   p.field("linux.namespaces[user].path");
   const fd = p.sys.openat(AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
   // EINVAL: it is in it already. setns(2)
   p.tolerate("EINVAL").setns(fd, CLONE.CLONE_NEWUSER);
   p.sys.close(fd);
+  if (!privileged) joinForChildren(b, namespaces);
   p.field("linux.namespaces");
   const { header, number, control } = message(p, "between");
   const memory = p.memory("between.made", 8);
   const pid = p.sys.clone3(
     struct<Slot>("clone_args", {
-      flags: BigInt(cloneFlags | CLONE.CLONE_PIDFD | CLONE.CLONE_PARENT),
+      flags: BigInt(namespaces.cloneFlags | CLONE.CLONE_PIDFD | CLONE.CLONE_PARENT),
       pidfd: memory,
     }),
     cloneArgsSize,

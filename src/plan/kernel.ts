@@ -145,6 +145,19 @@ export function setAffinity(b: Builder, list: string | undefined, field: string)
   b.p.sys.sched_setaffinity(0, 128, cpuMask(list, field));
 }
 
+/** Every processor there can be: the kernel takes of them what the cgroup has. */
+const everyProcessor = new Uint8Array(1024).fill(0xff);
+
+/**
+ * Before Linux 6.2 a process that joined a cpuset got the processors of it; since then it keeps what it, or whoever
+ * started it, was bound to. A container that asks for none is to have those of its cgroup, as runc's have.
+ * sched_setaffinity(2)
+ */
+export function allowEveryProcessor(b: Builder): void {
+  b.p.field("process.execCPUAffinity");
+  b.p.tolerate("EINVAL", "EPERM").sched_setaffinity(0, everyProcessor.byteLength, everyProcessor);
+}
+
 const ioClasses: Readonly<Record<string, number>> = { IOPRIO_CLASS_RT: 1, IOPRIO_CLASS_BE: 2, IOPRIO_CLASS_IDLE: 3 };
 const IOPRIO_WHO_PROCESS = 1;
 

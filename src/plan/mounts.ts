@@ -17,6 +17,8 @@ export interface Mounted {
   /** The tmpfs on /dev. */
   dev: Slot | undefined;
   pts: Slot | undefined;
+  /** Those that are made read-only when all in them is made, with what asked for it. */
+  readonly readonly: [mount: Slot, field: string][];
 }
 
 /** What a bind's source is: the plan cannot look. */
@@ -30,13 +32,17 @@ export interface MountContext {
   readonly inUserNamespace: boolean;
   /** The container has a cgroup namespace of its own. */
   readonly ownCgroups: boolean;
-  /** Trees that the parent has cloned and mapped already, by the index of their mount. */
-  readonly mapped: ReadonlyMap<number, Slot>;
+  /** Sources of binds that the parent has opened, by the index of their mount: bind-sources.ts */
+  readonly opened: ReadonlyMap<number, Slot>;
   /** What tmpcopyup finds at a destination, for the plan cannot look. */
   readonly copyUp: ReadonlyMap<string, readonly CopyUpEntry[]>;
 }
 
 const mountAttrSize = 32;
+/** struct statx: stx_mode is at 28, with two bytes of nothing behind it. */
+const statxSize = 256;
+const modeAt = 28;
+const STATX_MODE = 2;
 
 /** A file system of its own, detached: fsopen, its options, fsmount. */
 function newMount(b: Builder, type: string, source: string, options: Pick<MountOptions, "data" | "set">): Slot {
@@ -79,7 +85,7 @@ function bindMount(b: Builder, mount: Mount, options: MountOptions, context: Mou
   const source = mount.source ?? "";
   const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
   const recursive = options.bind === "rbind" ? AT.AT_RECURSIVE : 0;
-  const tree = context.mapped.get(index) ?? b.p.sys.open_tree(AT_FDCWD, source, flags | recursive);
+  const tree = context.opened.get(index) ?? b.p.sys.open_tree(AT_FDCWD, source, flags | recursive);
   if (options.set !== 0 || options.clear !== 0) setAttributes(b, tree, options.set, options.clear, 0);
   b.attach(tree, b.ensure(mount.destination, context.sources.get(source) ?? "directory"));
   finish(b, tree, options);
@@ -140,6 +146,28 @@ function cgroupMount(b: Builder, mount: Mount, options: MountOptions, context: M
   finish(b, top, options);
 }
 
+/** A tmpfs that is given no mode has that of the directory it covers, where there is one, as those of runc and crun. */
+function inheritMode(b: Builder, destination: string, made: Slot): void {
+  const { p } = b;
+  const none = p.newLabel(`no ${destination} so far`);
+  const there = p.slot("covered");
+  b.open(destination, O.O_DIRECTORY, there, "ENOENT", "ENOTDIR");
+  p.branch(there, "<", 0, none);
+  const stat = p.memory("covered.stat", statxSize);
+  p.sys.statx(there, "", AT.AT_EMPTY_PATH, STATX_MODE, stat);
+  b.close(there);
+  const mode = p.slot("covered.mode");
+  p.add({ op: "load", memory: stat, offset: modeAt, slot: mode });
+  p.sys.fchmodat(made, ".", mode);
+  p.place(none);
+}
+
+/** Where a link of the image's would lead the masks that lie in proc and sysfs away from what they are to cover. */
+function placeFor(b: Builder, type: string, destination: string): Slot {
+  if (type !== "proc" && type !== "sysfs") return b.ensure(destination, "directory");
+  return b.ensurePlain(destination, `"${destination}" in the root: ${type} must be mounted on ordinary directory`);
+}
+
 /** A file system that is made for the container. */
 function makeMount(
   b: Builder,
@@ -151,13 +179,17 @@ function makeMount(
   field: string,
 ): void {
   const type = mount.type as string;
-  const made = newMount(b, type, mount.source ?? type, options);
+  // What is to lie in it is still to be made: devices, places for other mounts.
+  const later = type === "tmpfs" ? options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY : 0;
+  const made = newMount(b, type, mount.source ?? type, { ...options, set: options.set & ~later });
+  if (type === "tmpfs" && !options.data.some(([key]) => key === "mode")) inheritMode(b, mount.destination, made);
   const isDev = type === "tmpfs" && mount.destination === "/dev";
   if (isDev) fillDev(b, made, spec, context.inUserNamespace, true);
   if (options.copyUp) copyUp(b, mount.destination, made, context.copyUp.get(mount.destination) ?? []);
   b.p.field(field);
-  b.attach(made, b.ensure(mount.destination, "directory"));
+  b.attach(made, placeFor(b, type, mount.destination));
   finish(b, made, options);
+  if (later !== 0) mounted.readonly.push([made, field]);
   if (isDev) mounted.dev = made;
   else if (type === "proc" && mount.destination === "/proc") mounted.proc = made;
   else if (type === "devpts") mounted.pts = made;
@@ -165,7 +197,7 @@ function makeMount(
 
 /** Every entry of `mounts`, in order. */
 export function makeMounts(b: Builder, spec: Spec, context: MountContext): Mounted {
-  const mounted: Mounted = { proc: undefined, dev: undefined, pts: undefined };
+  const mounted: Mounted = { proc: undefined, dev: undefined, pts: undefined, readonly: [] };
   let devIsBound = false;
   (spec.mounts ?? []).forEach((mount, index) => {
     const field = `mounts[${index}], ${mount.destination}`;
@@ -280,8 +312,13 @@ export function makeReadonly(b: Builder, paths: readonly string[]): void {
   });
 }
 
-/** root.readonly, when everything that had to be made in it is made. */
-export function readonlyRoot(b: Builder): void {
+/** Mounts of tmpfs, and with root.readonly the root, when everything that had to be made in them is made. */
+export function sealMounts(b: Builder, mounted: Mounted, rootToo: boolean): void {
+  for (const [mount, field] of mounted.readonly) {
+    b.p.field(field);
+    setAttributes(b, mount, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
+  }
+  if (!rootToo) return;
   b.p.field("root.readonly");
   setAttributes(b, b.root, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
 }

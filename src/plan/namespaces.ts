@@ -78,8 +78,11 @@ export function namespacesOf(spec: Spec): Namespaces {
   return new Namespaces(spec.linux ?? {});
 }
 
-/** What only the parent can join for its child: setns(2) of a PID or time namespace is for the children to come. */
-export function joinForChildren(b: Builder, namespaces: Namespaces, linux: Linux): void {
+/**
+ * What only the process that makes the child can join for it: setns(2) of a PID or time namespace is for the children to
+ * come. Whoever is made by a process that has joined a PID namespace is in it, and would see others by their numbers in it.
+ */
+export function joinForChildren(b: Builder, namespaces: Namespaces): void {
   const { p } = b;
   for (const type of ["pid", "time"] as const) {
     const path = namespaces.pathOf(type);
@@ -89,7 +92,12 @@ export function joinForChildren(b: Builder, namespaces: Namespaces, linux: Linux
     p.sys.setns(fd, cloneFlags[type]);
     b.close(fd);
   }
+}
+
+/** A time namespace for the children to come, with its offsets, which are set while nobody is in it. */
+export function makeTime(b: Builder, namespaces: Namespaces, linux: Linux): void {
   if (!namespaces.isNew("time")) return;
+  const { p } = b;
   p.field("linux.namespaces[time]");
   p.sys.unshare(CLONE.CLONE_NEWTIME);
   for (const clock in linux.timeOffsets ?? {}) {
@@ -101,10 +109,46 @@ export function joinForChildren(b: Builder, namespaces: Namespaces, linux: Linux
   }
 }
 
-/** Opened before the child changes anything, joined in the order that the kernel's rights ask for. */
-export function joinByPath(b: Builder, namespaces: Namespaces): void {
+/**
+ * Those that the root of a user namespace may have no right to: where it is root that joins, it joins them before it, or
+ * its child, is in the user namespace. The mount namespace is not among them, for it would lead away from what is mounted.
+ */
+const foreign: readonly NamespaceType[] = ["ipc", "uts", "network"];
+
+/** For children that are made in a user namespace. @returns what takes the parent back to its own */
+export function joinForeign(b: Builder, namespaces: Namespaces): () => void {
   const { p } = b;
-  const opened = namespaces.joined.map(({ type, path, flag }) => {
+  const joined = namespaces.joined.filter(({ type }) => foreign.includes(type));
+  const back = joined.map(({ type, path, flag }) => {
+    p.field(`linux.namespaces[${type}].path`);
+    const own = p.sys.openat(
+      AT_FDCWD,
+      `/proc/self/ns/${type === "network" ? "net" : type}`,
+      O.O_RDONLY | O.O_CLOEXEC,
+      0,
+    );
+    const fd = p.sys.openat(AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
+    p.sys.setns(fd, flag);
+    b.close(fd);
+    return { type, own, flag };
+  });
+  return () => {
+    for (const { type, own, flag } of back) {
+      p.field(`linux.namespaces[${type}].path`);
+      p.sys.setns(own, flag);
+      b.close(own);
+    }
+  };
+}
+
+/**
+ * Opened before the child changes anything, joined in the order that the kernel's rights ask for.
+ * @param already whether joinForeign has been at work
+ */
+export function joinByPath(b: Builder, namespaces: Namespaces, already: boolean): void {
+  const { p } = b;
+  const left = namespaces.joined.filter(({ type }) => !already || !foreign.includes(type));
+  const opened = left.map(({ type, path, flag }) => {
     p.field(`linux.namespaces[${type}].path`);
     return { type, flag, fd: p.sys.openat(AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0) };
   });

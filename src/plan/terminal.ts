@@ -7,11 +7,15 @@ import { descriptorAt, descriptorMessage } from "./sync.ts";
 
 const MSG_CMSG_CLOEXEC = 0x40000000;
 
-/** Unlocks a pty. @returns its slave, owned by the process's user and of the size that was asked for */
-export function unlockSlave(p: Recorder, master: Slot, process: Process): Slot {
+/**
+ * Unlocks a pty. @returns its slave, owned by the process's user and of the size that was asked for
+ * @param plain whether line ends stay as they are written, as runc has it where it is the reader
+ */
+export function unlockSlave(p: Recorder, master: Slot, process: Process, plain: boolean): Slot {
   p.sys.ioctl(master, IOCTL.TIOCSPTLCK, p.memory("unlock", 8));
   const slave = p.sys.ioctl(master, IOCTL.TIOCGPTPEER, O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC);
   p.sys.fchown(slave, process.user.uid, -1);
+  if (plain) p.add({ op: "plainLines", terminal: slave });
   const size = process.consoleSize;
   if (size !== undefined)
     p.sys.ioctl(master, IOCTL.TIOCSWINSZ, struct<Slot>("winsize", { ws_row: size.height, ws_col: size.width }));

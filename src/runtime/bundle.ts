@@ -117,15 +117,31 @@ function openInRoot(root: number, path: string): OwnedFd | undefined {
   return fd < 0 ? undefined : new OwnedFd(fd);
 }
 
-/** HOME, where the configuration has none: the user's, by the container's own passwd. As runc has it. */
+/** Of what is given twice, the last: which of them a program would see is up to its library. */
+function lastOfEach(env: readonly string[]): string[] {
+  const last = new Map<string, string>();
+  for (const each of env) {
+    const name = each.slice(0, Math.max(each.indexOf("="), 0)) || each;
+    last.delete(name);
+    last.set(name, each);
+  }
+  return [...last.values()];
+}
+
+/**
+ * The environment with each variable once, and with HOME, where the configuration has none or an empty one: the user's,
+ * by the container's own passwd. As runc has it.
+ */
 export function withHome(spec: Spec, rootfs: string): Spec {
   const { process } = spec;
-  if (process === undefined || (process.env ?? []).some((each) => each.startsWith("HOME="))) return spec;
-  using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-  return {
-    ...spec,
-    process: { ...process, env: [...(process.env ?? []), `HOME=${homeOf(root.fd, process.user.uid)}`] },
-  };
+  if (process === undefined) return spec;
+  const given = lastOfEach(process.env ?? []);
+  const env = given.filter((each) => each !== "HOME=");
+  if (!env.some((each) => each.startsWith("HOME="))) {
+    using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+    env.push(`HOME=${homeOf(root.fd, process.user.uid)}`);
+  }
+  return { ...spec, process: { ...process, env } };
 }
 
 /** The home directory of a user, "/" where the passwd file does not say. */

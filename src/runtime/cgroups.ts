@@ -46,6 +46,25 @@ export function processesIn(cgroups: Cgroups): number[] {
   return [...found].sort((a, b) => a - b);
 }
 
+/**
+ * Limits, signals and the end of a container are its cgroup's: what else is in there would share them.
+ * @throws OciboxError IN_USE
+ */
+export function checkUnused(cgroups: Cgroups): void {
+  const hint = "give it another one, in linux.cgroupsPath, or none";
+  const top = main(cgroups);
+  const there = top !== undefined && attempt("faccessat2", AT_FDCWD, top, 0, AT.AT_SYMLINK_NOFOLLOW) >= 0;
+  const { length } = there ? processesIn(cgroups) : [];
+  if (length > 0)
+    throw new OciboxError("IN_USE", `container's cgroup is not empty: ${length} process(es) in "${top}"`, { hint });
+  // In v1 a hierarchy of its own, where the others may have no such cgroup.
+  const freezer = freezerOf(cgroups);
+  const state = cgroups.mode === "v2" ? "cgroup.freeze" : "freezer.state";
+  const text = freezer === undefined ? undefined : readText(`${freezer}/${state}`);
+  if (text !== undefined && ["1", "FROZEN"].includes(text.trim()))
+    throw new OciboxError("IN_USE", `container's cgroup unexpectedly frozen: "${freezer}"`, { hint });
+}
+
 function freezerOf({ mode, directories }: Cgroups): string | undefined {
   return mode === "v2" ? directories[0] : directories.find((each) => each.startsWith("/sys/fs/cgroup/freezer/"));
 }

@@ -47,7 +47,7 @@ function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevi
       if (hooks.length === 0) return;
       const gone = p.slot("no process");
       p.add({ op: "set", slot: gone, value: 0 });
-      runHooks(p, "poststop", hooks, stateText(state, "stopped"), gone, true);
+      runHooks(p, "poststop", hooks, stateText(state, "stopped"), gone, { lenient: true });
     },
   };
 }

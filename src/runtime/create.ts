@@ -13,7 +13,7 @@ import type { Spec } from "../spec/runtime.ts";
 import { parseSpec } from "../spec/runtime-parse.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
-import { writeCgroupFile } from "./cgroups.ts";
+import { checkUnused, writeCgroupFile } from "./cgroups.ts";
 import type { Inputs } from "./create-plan.ts";
 import { checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
@@ -154,11 +154,20 @@ function recordOf(request: CreateRequest, bundle: Bundle, unit: SystemdUnit | un
 /** What is only needed where no template is. */
 const planning = () => import("./create-plan.ts");
 
+/**
+ * Whether there can be another container of the kind: a network device and its addresses are of one alone, and hooks that
+ * get the process's environment bring it into the plan's set-up.
+ */
+function canBeKept({ netDevices, spec }: Inputs): boolean {
+  const getsEnv = (spec.hooks?.startContainer ?? []).some((hook) => hook.env === undefined);
+  return netDevices.length === 0 && !getsEnv;
+}
+
 /** The plan's image, or undefined where the plan was to be printed, and has been. */
 async function imageOf(request: CreateRequest, inputs: Inputs): Promise<Uint8Array<ArrayBuffer> | undefined> {
   const { explain, fault } = request;
   if (explain === undefined && fault === undefined)
-    return imageFor(request.root, inputs, async () => (await planning()).compiler, inputs.netDevices.length === 0);
+    return imageFor(request.root, inputs, async () => (await planning()).compiler, canBeKept(inputs));
   const { compileInputs, imageOfSteps } = await planning();
   const { steps } = compileInputs(inputs);
   if (explain === undefined) return imageOfSteps(steps, fault);
@@ -263,6 +272,9 @@ async function createFrom(request: CreateRequest, bundle: Bundle): Promise<numbe
     cgroups: { mode: cgroups.mode, directories: cgroups.directories },
   };
   using undo = new DisposableStack();
-  if (request.explain === undefined) claim(request, record, bundle.text, undo);
+  if (request.explain === undefined) {
+    claim(request, record, bundle.text, undo);
+    checkUnused(cgroups);
+  }
   return await launch(request, bundle, spec, facts, record, cgroups);
 }

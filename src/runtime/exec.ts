@@ -88,6 +88,8 @@ function changed(own: Process, changes: ExecChanges): Process {
             bounding: [...(sets.bounding ?? []), ...added],
             effective: [...(sets.effective ?? []), ...added],
             permitted: [...(sets.permitted ?? []), ...added],
+            // Those alone that are inheritable can be; a process whose configuration has no such set gets no ambient ones.
+            ...(sets.inheritable === undefined ? {} : { ambient: [...(sets.ambient ?? []), ...added] }),
           },
         }),
   };
@@ -102,7 +104,7 @@ function inode(path: string): number {
 function below(directory: string, path: string | undefined): string {
   if (path === undefined) return directory;
   const parts = path.split("/").filter((part) => part !== "" && part !== ".");
-  if (parts.includes("..")) throw new OciboxError("INVALID", `--cgroup: bad sub cgroup path: ${path}`);
+  if (parts.includes("..")) throw new OciboxError("INVALID", `--cgroup: ${path} is not a sub cgroup path`);
   return [directory, ...parts].join("/");
 }
 

@@ -39,7 +39,7 @@ interface User {
 
 const capabilitySets = ["bounding", "effective", "inheritable", "permitted", "ambient"] as const;
 
-type Capabilities = { [set in (typeof capabilitySets)[number]]?: string[] };
+export type Capabilities = { [set in (typeof capabilitySets)[number]]?: string[] };
 
 export interface Rlimit {
   type: string;

@@ -77,7 +77,7 @@ describe("where the process is", () => {
     } finally {
       rmdirSync(below);
     }
-    expect((await box.call("exec", "--cgroup", "/../other", "one", "true")).err).toContain("bad sub cgroup path");
+    expect((await box.call("exec", "--cgroup", "/../other", "one", "true")).err).toContain("is not a sub cgroup path");
     expect((await box.call("exec", "--cgroup", "nothing:/x", "one", "true")).err).toContain(
       "unknown controller nothing",
     );
@@ -112,7 +112,7 @@ describe("where the process is", () => {
       const status = readFileSync(`/proc/${readFileSync(pidFile, "utf8")}/status`, "utf8");
       expect(status).toMatch(/^Uid:\t100005\t100005\t100005\t100005$/m);
       expect(status).toMatch(/^Gid:\t200006\t200006\t200006\t200006$/m);
-      expect((await box.call("exec", "-t", "mapped", "tty")).out).toBe("/dev/pts/0\r\n");
+      expect((await box.call("exec", "-t", "mapped", "tty")).out).toBe("/dev/pts/0\n");
     } finally {
       await box.call("delete", "-f", "mapped");
     }
@@ -148,7 +148,9 @@ describe("who it is", () => {
     expect(["CapBnd", "CapEff", "CapPrm"].map((name) => of(more, name))).toEqual(Array(3).fill("0000000020080420"));
     expect(of(more, "NoNewPrivs")).toBe("0");
     expect((await box.call("exec", "one", "sh", "-c", "mkdir /tmp/x")).err).toContain("Operation not supported");
-    expect((await box.call("exec", "--cap", "CAP_NONE", "one", "true")).err).toContain('no capability \\"CAP_NONE\\"');
+    expect((await box.call("exec", "--cap", "CAP_NONE", "one", "true")).err).toMatch(
+      /level=warning .*ignoring what this kernel does not have: CAP_NONE"/,
+    );
   });
 
   test("--process: a process of its own from a file", async () => {
@@ -184,7 +186,7 @@ describe("who it is", () => {
 
 describe("terminals", () => {
   test("-t in the foreground, and over a console socket", async () => {
-    expect((await box.call("exec", "-t", "one", "tty")).out).toBe("/dev/pts/0\r\n");
+    expect((await box.call("exec", "-t", "one", "tty")).out).toBe("/dev/pts/0\n");
     const file = join(box.dir, "tty.json");
     writeFileSync(
       file,

@@ -165,6 +165,15 @@ function tell(globals: Pick<OciGlobals, "log" | "logFormat"> | undefined, messag
   if (globals?.log !== undefined) appendTo(globals.log, logLine(globals.logFormat, message));
 }
 
+/** With --debug: to the log, or where there is none to stderr. */
+function tellDebug(globals: OciGlobals, message: string): void {
+  if (!globals.debug) return;
+  const [prefix, suffix] = logFrame(globals.log === undefined ? "text" : globals.logFormat, "debug");
+  const line = `${prefix}${JSON.stringify(message).slice(1, -1)}${suffix}`;
+  if (globals.log === undefined) writeFully(2, line);
+  else appendTo(globals.log, line);
+}
+
 async function showVersion(name: string, version: string): Promise<number> {
   print(`${name} version ${version}\ncommit: ocibox-${version}\nspec: ${runtimeSpecVersion}`);
   return 0;
@@ -200,6 +209,8 @@ export async function callOci(name: string, argv: readonly string[], version: st
       tell(globals, `No help topic for '${word}'`);
       return 3;
     }
+    tellDebug(globals, `ocibox ${version}, process ${process.pid}: ${[word, ...rest].join(" ")}`);
+    tellDebug(globals, `containers of "${globals.root}", cgroups by ${globals.cgroupManager}`);
     command = (await load(word)).command;
     return await callCommand(command, word, rest, globals);
   } catch (error) {
@@ -216,6 +227,7 @@ async function callCommand(
   globals: OciGlobals,
 ): Promise<number> {
   try {
+    if (command.anyFlags === true && rest.some((each) => each === "-h" || each === "--help")) throw new OciHelpAsked();
     if (command.anyFlags === true) return await command.run(new OciGiven(rest, new Map()), globals);
     const { words, values } = readOciFlags(rest, command.flags, command.stopAtFirst === true);
     const [least, most] = command.words;

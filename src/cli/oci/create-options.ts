@@ -37,14 +37,17 @@ export const createFlags: OciFlags = {
 };
 
 /** Where init tells failures: on stderr as text, and in the log as it is asked for. */
+function sinkOn(fd: number, format: OciGlobals["logFormat"]): ErrorSink {
+  const [prefix, suffix] = logFrame(format);
+  return { fd, prefix, warning: logFrame(format, "warning")[0], suffix };
+}
+
 export function sinksFor(globals: OciGlobals): ErrorSink[] {
-  const [prefix, suffix] = logFrame("text");
-  const sinks: ErrorSink[] = [{ fd: 2, prefix, suffix }];
+  const sinks = [sinkOn(2, "text")];
   if (globals.log === undefined) return sinks;
   const flags = O.O_WRONLY | O.O_CREAT | O.O_APPEND | O.O_CLOEXEC;
   const fd = inherit(direct.openat(AT_FDCWD, globals.log, flags, 0o644));
-  const [before, after] = logFrame(globals.logFormat);
-  return [...sinks, { fd, prefix: before, suffix: after }];
+  return [...sinks, sinkOn(fd, globals.logFormat)];
 }
 
 /** "12" or "12=ENOSPC": which step of the plan fails, and how. */

@@ -29,7 +29,7 @@ export function overview(
 ): string {
   const width = Math.max(...commands.map(([name]) => name.length));
   return [
-    `NAME:\n   ${called} - an Open Container Initiative runtime, with the command line of runc`,
+    `NAME:\n   ${called} - Open Container Initiative runtime, with the command line of runc`,
     `USAGE:\n   ${called} [global options] command [command options] [arguments...]`,
     `VERSION:\n   ${version}`,
     `COMMANDS:\n${commands.map(([name, summary]) => `   ${name.padEnd(width)}  ${summary}`).join("\n")}`,

@@ -1,9 +1,10 @@
+import { SIG } from "../../../ffi/constants.ts";
 import { OciboxError } from "../../errors.ts";
-import { signalAll } from "../../runtime/cgroups.ts";
+import { processesIn, signalAll } from "../../runtime/cgroups.ts";
 import { needContainer, parseSignal } from "../../runtime/state.ts";
 import type { OciCommand } from "./options.ts";
 
-const SIGKILL = 9;
+const ending: readonly number[] = [SIG.SIGHUP, SIG.SIGINT, SIG.SIGQUIT, SIG.SIGABRT, SIG.SIGTERM];
 
 export const command: OciCommand = {
   usage: "[command options] <container-id> [signal]",
@@ -17,9 +18,13 @@ export const command: OciCommand = {
       signalAll(container.record.cgroups, signal);
       return 0;
     }
-    if (!container.signal(signal)) throw new OciboxError("NOT_FOUND", "container not running");
-    // Without a PID namespace the others do not end with the first.
-    if (signal === SIGKILL && !container.record.ownPids) signalAll(container.record.cgroups, signal);
+    const { ownPids, cgroups } = container.record;
+    // Without a PID namespace the others do not end with the first, and may be there without it.
+    const others = signal === SIG.SIGKILL && !ownPids && processesIn(cgroups).length > 0;
+    if (!container.signal(signal) && !others) throw new OciboxError("NOT_FOUND", "container not running");
+    if (others) signalAll(cgroups, signal);
+    // It is init that waits to be started: as the first process of its namespace it would not hear of these.
+    if (ending.includes(signal) && container.status() === "created") container.signal(SIG.SIGKILL);
     return 0;
   },
 };

@@ -23,7 +23,8 @@ export const command: OciCommand = {
     const fd = attempt("openat", AT_FDCWD, path, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_CLOEXEC, 0o666);
     if (fd === -EEXIST) throw new OciboxError("IN_USE", `File ${path} exists. Remove it first`);
     const file = fd < 0 ? direct.openat(AT_FDCWD, path, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_CLOEXEC, 0o666) : fd;
-    writeFully(file, `${JSON.stringify(exampleSpec(user), null, "\t")}\n`);
+    const cgroupV2 = attempt("faccessat2", AT_FDCWD, "/sys/fs/cgroup/cgroup.controllers", 0, 0) >= 0;
+    writeFully(file, `${JSON.stringify(exampleSpec({ user, cgroupV2 }), null, "\t")}\n`);
     return 0;
   },
 };

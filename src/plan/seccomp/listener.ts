@@ -14,8 +14,8 @@ import type { StateText } from "../hooks.ts";
 import { descriptorAt } from "../sync.ts";
 
 const notify = "SCMP_ACT_NOTIFY";
-/** What the process itself calls until the listener is in other hands. */
-const own = ["read", "write"];
+/** What the process itself calls before the listener is in other hands, for whom it then waits by read(2). */
+const own = ["write"];
 /** Digits of a process id, and the blanks that JSON allows behind them. */
 const pidWidth = 12;
 const controlSize = 24;
