@@ -117,9 +117,11 @@ export function makeDevices(b: Builder, devices: readonly Device[], inUserNamesp
     if (isDefault(device) && device.fileMode === undefined) return;
     if (device.path === "/dev/ptmx" || device.path === "/dev/console") return;
     p.field(`linux.devices[${index}], ${device.path}`);
-    const slash = device.path.lastIndexOf("/");
-    const parent = b.ensure(device.path.slice(0, slash) || "/", "directory");
-    const name = device.path.slice(slash + 1);
+    const path = device.path.replace(/\/+$/, "");
+    const slash = path.lastIndexOf("/");
+    const parent = b.ensure(path.slice(0, slash) || "/", "directory");
+    const name = path.slice(slash + 1);
+    if (name === "") refuse(index, `.path is ${JSON.stringify(device.path)}, which names no file`);
     if (inUserNamespace && kind !== S.S_IFIFO) {
       bindDevice(b, parent, name, device.path);
       return;

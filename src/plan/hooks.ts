@@ -41,10 +41,14 @@ interface Told {
   readonly text: Memory;
 }
 
+function environment(): string[] {
+  return Object.entries(Bun.env).map(([name, value]) => `${name}=${value}`);
+}
+
 export interface HookPlace {
   /** Where hooks begin, if not where this process is. */
   readonly directory?: Slot | number;
-  /** The environment of hooks that have none of their own. */
+  /** The environment of hooks that have none of their own: by default this process's. */
   readonly env?: readonly string[];
   /** Whether a failing hook is only a warning. */
   readonly lenient?: boolean;
@@ -122,7 +126,7 @@ function runHook(p: Recorder, what: string, hook: Hook, state: StateText, pid: S
   p.with({ says }).sys.execve(
     hook.path,
     hook.args === undefined || hook.args.length === 0 ? [hook.path] : hook.args,
-    hook.env ?? place.env ?? [],
+    hook.env ?? place.env ?? environment(),
   );
   p.place(end);
   p.add({ op: "exit", code: 1 });

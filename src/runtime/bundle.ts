@@ -38,13 +38,17 @@ function kindOf(path: string): "directory" | "file" | undefined {
 }
 
 /**
- * @param decode how config.json is read
+ * @param config its config.json
+ * @param decode how that is read
  * @throws OciboxError naming the path, or the field of config.json
  */
-export async function loadBundle(directory: string, decode: (text: string) => Promise<Spec>): Promise<Bundle> {
-  const text = readText(`${directory}/config.json`, mostConfig);
-  if (text === undefined)
-    throw new OciboxError("NOT_FOUND", `JSON specification file ${directory}/config.json not found`);
+export async function loadBundle(
+  directory: string,
+  config: string,
+  decode: (text: string) => Promise<Spec>,
+): Promise<Bundle> {
+  const text = readText(config, mostConfig);
+  if (text === undefined) throw new OciboxError("NOT_FOUND", `JSON specification file ${config} not found`);
   const spec = await decode(text);
   const path = spec.root?.path ?? "";
   if (path === "") throw new OciboxError("INVALID", "root.path is empty");

@@ -9,7 +9,7 @@ import { type CgroupPlan, planOciCgroups } from "../plan/cgroups/plan.ts";
 import type { ErrorSink, OciContext } from "../plan/context.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import type { NetDevice } from "../plan/net-devices.ts";
-import type { Spec } from "../spec/runtime.ts";
+import type { Hook, Spec } from "../spec/runtime.ts";
 import { parseSpec } from "../spec/runtime-parse.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
@@ -32,6 +32,8 @@ export interface CreateRequest {
   readonly id: string;
   /** Absolute. */
   readonly bundle: string;
+  /** The file of its configuration, absolute. */
+  readonly config: string;
   readonly root: string;
   readonly mode: OciContext["mode"];
   readonly keep: boolean;
@@ -156,11 +158,11 @@ const planning = () => import("./create-plan.ts");
 
 /**
  * Whether there can be another container of the kind: a network device and its addresses are of one alone, and hooks that
- * get the process's environment bring it into the plan's set-up.
+ * have no environment of their own bring this process's, or the container's, into the plan's set-up.
  */
 function canBeKept({ netDevices, spec }: Inputs): boolean {
-  const getsEnv = (spec.hooks?.startContainer ?? []).some((hook) => hook.env === undefined);
-  return netDevices.length === 0 && !getsEnv;
+  const hooks = Object.values((spec.hooks ?? {}) as Record<string, readonly Hook[]>).flat();
+  return netDevices.length === 0 && hooks.every(({ env }) => env !== undefined);
 }
 
 /** The plan's image, or undefined where the plan was to be printed, and has been. */
@@ -241,7 +243,7 @@ export async function createContainer(request: CreateRequest): Promise<number> {
   checkId(request.id);
   // A configuration whose like was seen before need not be looked at again.
   const knows = request.explain === undefined && request.fault === undefined && request.cgroupManager !== "systemd";
-  const bundle = await loadBundle(request.bundle, knows ? parseSpec : decode);
+  const bundle = await loadBundle(request.bundle, request.config, knows ? parseSpec : decode);
   try {
     return await createFrom(request, bundle);
   } catch (error) {

@@ -139,6 +139,21 @@ describe("hooks", () => {
     expect(killed.err).toContain('createContainer hook #0: \\"/bin/sh\\" was killed by signal 9"');
   });
 
+  test("without an environment the runtime's hooks have the runtime's", async () => {
+    const hook = sh('test "$PATH" = "$EXPECTED" || exit 9');
+    const given = { ...hook, env: [`EXPECTED=${process.env.PATH}`] };
+    const inherits = sh(`test "$PATH" = '${process.env.PATH}'`);
+    for (const kind of ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] as const) {
+      expect(await run("true", (spec) => void Object.assign(spec, { hooks: { [kind]: [inherits] } }))).toEqual({
+        out: "",
+        err: "",
+        code: 0,
+      });
+    }
+    const ended = await run("true", (spec) => Object.assign(spec, { hooks: { createRuntime: [given] } }));
+    expect(ended.err).toContain("ended with exit status 9");
+  });
+
   test("createContainer's begins in the root, startContainer's has the process's environment", async () => {
     const ended = await run("cat /tmp/made /tmp/env; rm /tmp/made /tmp/env", (spec) => {
       spec.process.env?.push("ONE=1");

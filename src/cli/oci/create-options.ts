@@ -31,6 +31,11 @@ export const createFlags: OciFlags = {
     value: "text",
     help: "path to the root of the bundle directory, defaults to the current directory",
   },
+  config: {
+    short: "f",
+    value: "text",
+    help: "the configuration's file, from the bundle (default: config.json), as crun has it",
+  },
   ...processFlags,
   "no-pivot": { help: "accepted: the root is always pivoted to, which works on a ramdisk too" },
   "no-new-keyring": { help: "do not create a new session keyring for the container" },
@@ -74,9 +79,11 @@ export async function createRequest(
   globals: OciGlobals,
   mode: CreateRequest["mode"],
 ): Promise<CreateRequest> {
+  const bundle = absolutePath(given.text("bundle") ?? ".", process.cwd());
   return {
     id: given.id,
-    bundle: absolutePath(given.text("bundle") ?? ".", process.cwd()),
+    bundle,
+    config: absolutePath(given.text("config") ?? "config.json", bundle),
     root: globals.root,
     mode,
     keep: given.flag("keep"),
