@@ -17,10 +17,13 @@ around(needs, (owned) => {
   box = Bundles.ownedBy(owned, "rmdir");
 });
 
-/** Answers every call with "no space left on device" (28); writes down what it was told, and how often it was asked. */
+/**
+ * Answers every call with "no space left on device" (28), or lets it go on (SECCOMP_USER_NOTIF_FLAG_CONTINUE); writes down
+ * what it was told, and how often it was asked.
+ */
 const program = `
 import array, fcntl, json, os, socket, struct, sys
-path, out = sys.argv[1], sys.argv[2]
+path, out, goes_on = sys.argv[1], sys.argv[2], sys.argv[3] == "on"
 server = socket.socket(socket.AF_UNIX)
 server.bind(path)
 server.listen(8)
@@ -51,17 +54,20 @@ while True:
         with open(out + ".asked", "a") as file:
             file.write("asked\\n")
         try:
-            fcntl.ioctl(fd, 0xC0182101, bytearray(struct.pack("QqiI", number, 0, -28, 0)))
+            fcntl.ioctl(fd, 0xC0182101, bytearray(struct.pack("QqiI", number, 0, 0 if goes_on else -28, int(goes_on))))
         except OSError:
             pass
 `;
 
 async function listener(
   name: string,
+  answer: "on" | "no" = "no",
 ): Promise<{ path: string; told(): unknown[]; asked(): number; end(): Promise<void> }> {
   const path = join(box.dir, `${name}.sock`);
   const out = join(box.dir, `${name}.out`);
-  const child = Bun.spawn(["setsid", "python3", "-c", program, path, out], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = Bun.spawn(["setsid", "python3", "-c", program, path, out, answer], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   await child.stdout.getReader().read();
   const lines = (file: string): string[] => {
     try {
@@ -132,6 +138,24 @@ for (const strict of [true, false])
       await agent.end();
     }
   });
+
+test("calls that the process itself waits by are asked about, too", async () => {
+  const agent = await listener("reading", "on");
+  try {
+    for (const strict of [true, false]) {
+      box.write((spec) => {
+        if (spec.process === undefined) return;
+        spec.process.args = ["cat", "/proc/self/comm"];
+        spec.process.noNewPrivileges = strict;
+        profile(spec, agent.path, "read", "close", "fchdir", "execve");
+      });
+      expect(await box.call("run", "asking")).toEqual({ out: "cat\n", err: "", code: 0 });
+    }
+    expect(agent.asked()).toBeGreaterThan(4);
+  } finally {
+    await agent.end();
+  }
+});
 
 test("each step failing in turn", async () => {
   const agent = await listener("faults");
