@@ -125,7 +125,7 @@ class Compiler {
     p.add({ op: "set", slot: pidfd, value: -1 });
     p.add({ op: "set", slot: this.again, value: 0 });
     for (const sink of context.oci?.sinks ?? []) p.add({ op: "logTo", ...sink });
-    warnOfCapabilities(p, this.process, this.facts.lastCap);
+    warnOfCapabilities(p, this.process, this.facts.lastCap, (context.oci?.sinks.length ?? 0) > 1);
     p.add({ op: "onFailure", to: teardown, code });
     p.add({ op: "takeSignals" });
     const sockets: Sockets = {

@@ -103,7 +103,7 @@ class ExecCompiler {
     p.add({ op: "set", slot: code, value: ownCode });
     p.add({ op: "set", slot: pidfd, value: -1 });
     for (const sink of context.sinks) p.add({ op: "logTo", ...sink });
-    warnOfCapabilities(p, this.process, this.facts.lastCap);
+    warnOfCapabilities(p, this.process, this.facts.lastCap, context.sinks.length > 1);
     p.add({ op: "onFailure", to: teardown, code });
     p.add({ op: "takeSignals" });
     const report = socketPair(p, "report");

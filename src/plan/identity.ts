@@ -120,8 +120,10 @@ function canBeAmbient(name: string, sets: Capabilities): boolean {
 /**
  * Says which capabilities the process will not have: such as this kernel does not know, and ambient ones that cannot be.
  * config.md#linux-process: what cannot be mapped to the kernel's, or granted, MUST be logged as a warning.
+ * @param logs whether there is a log. Ambient ones that are not inheritable are in every configuration that a runc before
+ * 1.2 has made: of them nothing is said where it would be said among the container's own output.
  */
-export function warnOfCapabilities(p: Recorder, { capabilities = {} }: Process, lastCap: number): void {
+export function warnOfCapabilities(p: Recorder, { capabilities = {} }: Process, lastCap: number, logs: boolean): void {
   const warn = (field: string, words: string, names: readonly string[]): void => {
     if (names.length === 0) return;
     const says = `warning: process.capabilities${field}: ${words}: ${names.join(", ")}`;
@@ -129,7 +131,7 @@ export function warnOfCapabilities(p: Recorder, { capabilities = {} }: Process, 
   };
   const all = new Set(Object.values(capabilities as Record<string, readonly string[]>).flat());
   const unknown = [...all].filter((name) => numberOf(name, lastCap) === undefined);
-  const ambient = (capabilities.ambient ?? []).filter((name) => !unknown.includes(name));
+  const ambient = logs ? (capabilities.ambient ?? []).filter((name) => !unknown.includes(name)) : [];
   p.field("process.capabilities");
   warn("", "ignoring what this kernel does not have", unknown);
   warn(
