@@ -5,9 +5,13 @@ import type { CallStep, Compare, Label, Slot, Step } from "./plan.ts";
 import { type LayoutName, layoutOf, layouts, type Placed } from "./structs.ts";
 import type { Memory } from "./sys.ts";
 
-/** A step (its index in the list given) that fails with `errno` (positive) instead of being done. */
+/**
+ * A step (its index in the list given) that fails with `errno` (positive) instead of being done; of several up to `last`
+ * the first that somebody comes to.
+ */
 export interface Fault {
   readonly step: number;
+  readonly last?: number;
   readonly errno: number;
 }
 
@@ -129,6 +133,7 @@ class Encoder {
   readonly #labels = new Map<number, number>();
   readonly #jumps: [word: number, label: Label][] = [];
   faultAt = none;
+  faultLast = none;
   #dataAt = 0;
   /** Results of the part that this goes on from: their numbers are taken. */
   #slotBase = 0;
@@ -589,7 +594,7 @@ class Encoder {
     words.set(relocations, relocationsAt / 4);
     const failing = fault === undefined ? none : this.faultAt;
     words.set([0x5042434f, 1, size, this.count, dataAt, dataSize, relocationsAt, relocations.length]);
-    words.set([this.slotCount, failing, fault?.errno ?? 0, 0], 8);
+    words.set([this.slotCount, failing, fault?.errno ?? 0, this.faultLast], 8);
     return image;
   }
 }
@@ -677,7 +682,9 @@ export function encodeWithPlaces(
     const step = steps[index];
     if (step === undefined) continue;
     const record = encoder.step(step);
-    if (fault?.step === index) encoder.faultAt = record;
+    if (fault === undefined || record === none || index < fault.step || index > (fault.last ?? fault.step)) continue;
+    if (encoder.faultAt === none) encoder.faultAt = record;
+    encoder.faultLast = record;
   }
   const image = encoder.finish(fault);
   return { image, places: texts.map((text) => encoder.placeOf(text)) };

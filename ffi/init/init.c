@@ -1063,7 +1063,7 @@ static void remove_tree(const struct step *step, i64 fault) {
 static u32 run_step(u32 index) {
   const struct step *step = &steps[index];
   i64 fault = 0;
-  if (index == fault_step) {
+  if (index >= fault_step && index <= head->fault_last) {
     /* Once: what is tried again may go well. */
     fault = (i64)head->fault_errno;
     fault_step = NONE;

@@ -25,7 +25,7 @@ typedef long i64;
 struct header {
   u32 magic, version, size, step_count, data_off, data_size, reloc_off, reloc_count, slot_count;
   u32 fault_step, fault_errno; /* this step fails with this errno instead of being done; NONE for no step */
-  u32 zero;
+  u32 fault_last; /* of the steps up to this one, the first that is come to */
 };
 
 enum arg_kind { ARG_NUMBER, ARG_SLOT, ARG_LOW, ARG_HIGH, ARG_ADDRESS, ARG_SLOT_ADDRESS, ARG_KINDS };

@@ -1,7 +1,6 @@
 /** The flags of `ocibox run`, made into what the container is to be. */
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
-import { type ErrnoName, errnoOf, errnoTable } from "../../ffi/errno.ts";
 import { readText } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
 import type { RunOptions } from "../bundle/command.ts";
@@ -14,6 +13,7 @@ import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
 import { environment } from "./environment.ts";
+import { faultOf } from "./fault.ts";
 import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
 import type { LockedWord } from "./locked.ts";
@@ -146,15 +146,6 @@ function securityOptions(given: Given): string[] {
   });
 }
 
-/** "12" or "12=ENOSPC": which step of the plan fails, and how. */
-function fault(text: string | undefined): { step: number; errno: number } | undefined {
-  if (text === undefined) return undefined;
-  const [step = "", name = "EIO"] = text.split("=");
-  if (!/^\d+$/.test(step) || !Object.hasOwn(errnoTable, name))
-    throw new OciboxError("USAGE", `--inject is "${text}", not STEP or STEP=ERRNO`);
-  return { step: Number(step), errno: errnoOf(name as ErrnoName) };
-}
-
 function runOptions(given: Given): RunOptions {
   return {
     command: given.words.slice(1),
@@ -214,7 +205,7 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     autoRemove: given.flag("rm"),
     interactive,
     explain: given.flag("explain") ? await explainer() : undefined,
-    fault: fault(given.text("inject")),
+    fault: faultOf(given.text("inject")),
   };
   const { name: kind, kept } = kindOfContainer(request);
   // Awaited here: a promise that is only returned outlives the lock.

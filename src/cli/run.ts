@@ -90,7 +90,11 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
         ...lockOptions,
         quiet: { type: "boolean", alias: "q", description: "No pull progress" },
         explain: { type: "boolean", description: "Print the plan of system calls and run nothing" },
-        inject: { type: "string", valueHint: "STEP[=ERRNO]", description: "For tests: let a step of the plan fail" },
+        inject: {
+          type: "string",
+          valueHint: "STEP[-LAST][=ERRNO]",
+          description: "For tests: let a step of the plan fail",
+        },
         IMAGE: { type: "positional", description: "Name, tag or digest of the image" },
         COMMAND: { type: "positional", required: false, description: "The command and its arguments" },
       },

@@ -1,6 +1,8 @@
 /** A container's folder, the files in it, and its tree, mounted for nobody yet: what every way to a plan begins with. */
+
 import { AT_FDCWD, F, S } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
+import type { Fault } from "../../ffi/encode.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
@@ -34,7 +36,7 @@ export interface RunRequest {
   readonly init: boolean;
   /** Given the plan, which is then not run. */
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
-  readonly fault: { readonly step: number; readonly errno: number } | undefined;
+  readonly fault: Fault | undefined;
 }
 
 /** The descriptor that a plan finds the container's tree at. */

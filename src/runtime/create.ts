@@ -1,6 +1,7 @@
 /** `create` and `run`: a bundle becomes a state directory and a plan, and this process becomes init. */
 import { AT_FDCWD, S } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
+import type { Fault } from "../../ffi/encode.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { effectiveUid } from "../../ffi/user.ts";
@@ -47,7 +48,7 @@ export interface CreateRequest {
   /** Made when they are needed. */
   sinks(): ErrorSink[];
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
-  readonly fault: { readonly step: number; readonly errno: number } | undefined;
+  readonly fault: Fault | undefined;
 }
 
 /** LISTEN_FDS passes on sockets that were handed to the caller; sd_listen_fds(3). */

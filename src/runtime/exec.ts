@@ -1,7 +1,7 @@
 /** `exec`: one more process in a container that runs. This process becomes its parent's init. */
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
-import { encodePlan } from "../../ffi/encode.ts";
+import { encodePlan, type Fault } from "../../ffi/encode.ts";
 import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
@@ -50,7 +50,7 @@ export interface ExecRequest {
   readonly cgroups: ReadonlyMap<string, string>;
   sinks(): ErrorSink[];
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
-  readonly fault: { readonly step: number; readonly errno: number } | undefined;
+  readonly fault: Fault | undefined;
 }
 
 function processFrom(path: string, own: Process | undefined): Process {

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
 import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
+import { faultsInLane } from "../lib/faults.ts";
 import { testWith } from "../lib/needs.ts";
 import { inventory, until } from "../lib/sandbox.ts";
 
@@ -465,22 +466,26 @@ describe("faults", () => {
       expect(steps).toBeGreaterThan(400);
       let was = network(namespace);
       let failed = 0;
-      for (let step = lane; step < steps && wrong.length < 3; step += lanes) {
-        const ended = await bundles.call("create", "--inject", `${step}=EIO`, id);
-        const where = `step ${step}: ${ended.code} ${ended.err}`;
+      const fail = async (which: string): Promise<boolean> => {
+        const ended = await bundles.call("create", "--inject", `${which}=EIO`, id);
+        const where = `step ${which}: ${ended.code} ${ended.err}`;
         if (ended.code === 0 || bundles.left().length > 0) await bundles.call("delete", "-f", id);
         if (ended.code === 0) {
           // Nobody does this step where nothing fails, or only when it is started.
           if (names(namespace).join() !== "br0,lo") wrong.push(`${where}: ${names(namespace)}`);
           await freshAt(namespace, ...setUp);
           was = network(namespace);
-          continue;
+          return false;
         }
-        failed++;
         if (!(await until(() => network(namespace) === was, 2000)))
           wrong.push(`${where}: the network is\n${network(namespace)}\nand was\n${was}`);
         if (bundles.left().length > 0) wrong.push(`${where}: ${bundles.left()}`);
-      }
+        return true;
+      };
+      await faultsInLane(steps, { lane, lanes }, fail, async (step) => {
+        if (await fail(String(step))) failed++;
+        return wrong.length < 3;
+      });
       return failed;
     };
     await using owned = new AsyncDisposableStack();

@@ -1,13 +1,12 @@
 /** What `create` and `run` have in common. */
 import { AT_FDCWD, O } from "../../../ffi/constants.ts";
 import { direct } from "../../../ffi/direct.ts";
-import { type ErrnoName, errnoOf, errnoTable } from "../../../ffi/errno.ts";
 import type { Step } from "../../../ffi/plan.ts";
-import { OciboxError } from "../../errors.ts";
 import type { ErrorSink } from "../../plan/context.ts";
 import { absolutePath } from "../../runtime/bundle.ts";
 import type { CreateRequest } from "../../runtime/create.ts";
 import { inherit } from "../../runtime/handed.ts";
+import { faultOf } from "../fault.ts";
 import { print } from "../output.ts";
 import { logFrame } from "./call.ts";
 import type { OciFlags, OciGiven, OciGlobals } from "./options.ts";
@@ -53,15 +52,6 @@ export function sinksFor(globals: OciGlobals): ErrorSink[] {
   const flags = O.O_WRONLY | O.O_CREAT | O.O_APPEND | O.O_CLOEXEC;
   const fd = inherit(direct.openat(AT_FDCWD, globals.log, flags, 0o644));
   return [...sinks, sinkOn(fd, globals.logFormat)];
-}
-
-/** "12" or "12=ENOSPC": which step of the plan fails, and how. */
-export function faultOf(text: string | undefined): CreateRequest["fault"] {
-  if (text === undefined) return undefined;
-  const [step = "", name = "EIO"] = text.split("=");
-  if (!/^\d+$/.test(step) || !Object.hasOwn(errnoTable, name))
-    throw new OciboxError("USAGE", `--inject is "${text}", not STEP or STEP=ERRNO`);
-  return { step: Number(step), errno: errnoOf(name as ErrnoName) };
 }
 
 export async function explainerFor(given: OciGiven): Promise<((steps: readonly Step[]) => void) | undefined> {

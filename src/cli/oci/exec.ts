@@ -1,6 +1,7 @@
 import { OciboxError } from "../../errors.ts";
 import { type ExecChanges, execInContainer } from "../../runtime/exec.ts";
-import { absolute, explainerFor, faultOf, processFlags, sinksFor } from "./create-options.ts";
+import { faultOf } from "../fault.ts";
+import { absolute, explainerFor, processFlags, sinksFor } from "./create-options.ts";
 import { type OciCommand, type OciGiven, UsageError } from "./options.ts";
 
 /** "1000", "1000:100" */
