@@ -29,7 +29,7 @@ function notFound(p: Recorder, denied: Slot, says: string): void {
 }
 
 function wordsFor(command: string): string {
-  return `cannot run ${JSON.stringify(command)}`;
+  return `cannot exec ${JSON.stringify(command)}`;
 }
 
 /** execve, through PATH where the command's name has no slash. 127 where it is not found, 126 where it may not run. */

@@ -86,7 +86,7 @@ test("what changes a step is another kind; what is wrong is told as ever", async
   const missing = await box.call("run", "a-kind-1");
   expect([missing.code, missing.err]).toEqual([
     1,
-    expect.stringContaining('cannot run \\"nope\\": executable file not found in $PATH'),
+    expect.stringContaining('cannot exec \\"nope\\": executable file not found in $PATH'),
   ]);
   for (const [change, words] of [
     [{ process: { cwd: "/", args: ["sh"], env: ["PATH=/bin"], user: {}, rlimits: "many" } }, "process.rlimits is"],

@@ -17,7 +17,7 @@ around(needs, async (owned) => {
 
 /** The call with its arguments, the errno in words, the setting; or what could not be run or removed. */
 const calls = String.raw`(?:cannot start the container: |warning: )(?:\w+\(.*\) failed|cannot remove "\w+"|[a-z' ]+ failed)`;
-const deeds = `cannot run "true"|cannot enter the working directory "/(?:made)?"`;
+const deeds = `cannot exec "true"|cannot enter the working directory "/(?:made)?"`;
 const message = new RegExp(String.raw`^ocibox: (?:${calls}|${deeds}): [a-z/ ]+(?: \(asked for by [^\n]+\))?\n$`);
 
 async function failEach(options: readonly string[], errno: string, name?: string): Promise<void> {

@@ -58,7 +58,7 @@ test("arguments and environment are the container's own, of whatever length", as
 test("a command that cannot be run is told as ever", async () => {
   for (let turn = 0; turn < 3; turn++) {
     const ended = await box.ocibox(["run", "--rm", "--network", "none", "alpine", "nope", "-x"]);
-    expect([ended.code, ended.err]).toEqual([127, expect.stringContaining('cannot run "nope"')]);
+    expect([ended.code, ended.err]).toEqual([127, expect.stringContaining('cannot exec "nope"')]);
   }
 });
 
