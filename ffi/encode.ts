@@ -3,7 +3,7 @@ import { argumentsOf, type CallName, type Kind } from "./calls.ts";
 import { nr } from "./machine.ts";
 import type { CallStep, Compare, Label, Slot, Step } from "./plan.ts";
 import { type LayoutName, layoutOf, layouts, type Placed } from "./structs.ts";
-import type { Memory } from "./sys.ts";
+import { type Memory, ownEnvironment } from "./sys.ts";
 
 /**
  * A step (its index in the list given) that fails with `errno` (positive) instead of being done; of several up to `last`
@@ -102,6 +102,7 @@ const argSlot = 1;
 const argLow = 2;
 const argAddress = 4;
 const argSlotAddress = 5;
+const argEnvironment = 6;
 
 const compares: readonly Compare[] = ["==", "!=", "<", ">"];
 const layoutNumbers = Object.keys(layouts);
@@ -403,6 +404,7 @@ class Encoder {
     if (value === null || value === undefined) return [argNumber, show, 0, 0, 0];
     if (typeof value === "number" || typeof value === "bigint") return [argNumber, show, value, 0, 0];
     if (typeof value === "string") return [argAddress, showText, this.text(value), 0, 0];
+    if (value === ownEnvironment) return [argEnvironment, showStrv, 0, 0, 0];
     if (value instanceof Uint8Array)
       return [argAddress, show === showOut ? showOut : showBytes, this.#raw(value), 0, value.byteLength];
     if (Array.isArray(value)) return [argAddress, showStrv, this.#vector(value), 0, 0];

@@ -53,14 +53,18 @@ function createPlan(image: Uint8Array<ArrayBuffer>): OwnedFd {
 }
 
 /**
- * Becomes init, with an empty environment; descriptors that are not closed on exec are kept.
+ * Becomes init, with an empty environment unless a step asks for it (`ownEnvironment`); descriptors that are not closed on
+ * exec are kept.
  * @throws LaunchError, SyscallError where that fails: then nothing has changed
  */
-export function execInit(image: Uint8Array<ArrayBuffer>, options?: { readonly argv0?: string }): never {
+export function execInit(
+  image: Uint8Array<ArrayBuffer>,
+  options?: { readonly argv0?: string; readonly env?: readonly string[] },
+): never {
   using init = createInit();
   using plan = createPlan(image);
   const argv = [options?.argv0 ?? "ocibox-init", String(plan.fd)];
-  direct.execveat(init.fd, "", argv, [], AT.AT_EMPTY_PATH);
+  direct.execveat(init.fd, "", argv, options?.env ?? [], AT.AT_EMPTY_PATH);
   throw new LaunchError("execveat came back");
 }
 

@@ -30,6 +30,13 @@ export interface Struct<V> {
 
 export type StructField<V> = Scalar<V> | string | Uint8Array | Memory | Struct<V>;
 
+/** The environment that init itself was started with. Recording only. */
+export interface OwnEnvironment {
+  readonly name: "init's own environment";
+}
+
+export const ownEnvironment: OwnEnvironment = { name: "init's own environment" };
+
 type Text<V> = string | Formatted<V> | null;
 
 /** What an argument of each kind may be. */
@@ -37,7 +44,7 @@ type Arg<K extends Kind, V> = K extends "path" | "str"
   ? // Bytes must end in a NUL: names in archives need not be UTF-8.
     Text<V> | Uint8Array
   : K extends "strv"
-    ? readonly string[]
+    ? readonly string[] | ([V] extends [number] ? never : OwnEnvironment)
     : K extends "struct"
       ? Struct<V> | Uint8Array | null
       : K extends "in"

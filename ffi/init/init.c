@@ -17,6 +17,8 @@ static u32 fault_step;
 static const struct step *steps;
 static u8 *data;
 static u64 slots[PLAN_MOST_SLOTS];
+/* Where this program's own environment is, for hooks that have none. */
+static u64 own_environment;
 
 /* Where failures go: to a step of this plan (the parent), or over a socket (the child). */
 static u32 failure_target, failure_code;
@@ -144,6 +146,7 @@ static u64 value_of(const struct arg *arg) {
     case ARG_HIGH: return (u64)(i64)(i32)(slots[arg->value] >> 32);
     case ARG_ADDRESS: return (u64)(data + arg->value);
     case ARG_SLOT_ADDRESS: return (u64)&slots[arg->value];
+    case ARG_ENVIRONMENT: return own_environment;
     default: return arg->value;
   }
 }
@@ -1122,7 +1125,8 @@ static int inside(u64 offset, u64 size) { return offset <= head->data_size && si
 static void check_arg(const struct arg *arg) {
   if (arg->kind >= ARG_KINDS) malformed("an argument of no known kind");
   if (arg->kind == ARG_ADDRESS && arg->value >= head->data_size) malformed("an address outside it");
-  if (arg->kind != ARG_NUMBER && arg->kind != ARG_ADDRESS && arg->value >= head->slot_count)
+  int names_slot = arg->kind != ARG_NUMBER && arg->kind != ARG_ADDRESS && arg->kind != ARG_ENVIRONMENT;
+  if (names_slot && arg->value >= head->slot_count)
     malformed("a slot that does not exist");
 }
 
@@ -1208,6 +1212,7 @@ __attribute__((noreturn, used)) static void start(u64 *stack) {
   for (; *text != 0 && fd >= 0; text++) fd = *text < '0' || *text > '9' || fd > 99999 ? -1 : fd * 10 + (*text - '0');
   i64 size = fd < 0 ? -1 : sys_3(__NR_lseek, fd, 0, 2 /* SEEK_END */);
   if (size <= 0) malformed("it is not there");
+  own_environment = (u64)(stack + stack[0] + 2);
   sys_5(__NR_prctl, 15 /* PR_SET_NAME */, A("ocibox"), 0, 0, 0);
   i64 address = sys6(__NR_mmap, 0, size, 3 /* read, write */, 2 /* MAP_PRIVATE */, fd, 0);
   if (address < 0 && address > -4096) malformed("it cannot be mapped");

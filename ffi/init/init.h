@@ -28,7 +28,8 @@ struct header {
   u32 fault_last; /* of the steps up to this one, the first that is come to */
 };
 
-enum arg_kind { ARG_NUMBER, ARG_SLOT, ARG_LOW, ARG_HIGH, ARG_ADDRESS, ARG_SLOT_ADDRESS, ARG_KINDS };
+enum arg_kind { ARG_NUMBER, ARG_SLOT, ARG_LOW, ARG_HIGH, ARG_ADDRESS, ARG_SLOT_ADDRESS, ARG_ENVIRONMENT,
+                ARG_KINDS };
 
 struct arg {
   u8 kind;

@@ -10,7 +10,7 @@ import { OciboxError } from "../errors.ts";
 import type { IdMapping, Mount, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneArgsSize } from "./builder.ts";
 import type { PlanContext } from "./context.ts";
-import { namespacesOf, writeMaps } from "./namespaces.ts";
+import { joinsForeign, namespacesOf, writeMaps } from "./namespaces.ts";
 import { readMountOptions } from "./options.ts";
 import { socketPair } from "./sync.ts";
 
@@ -91,8 +91,8 @@ function outsideOf(rootfs: PlanContext["rootfs"], source: string): boolean {
  * of them, for the root of it may not go through the host's directories.
  * @returns detached trees, by the index of their mount @throws OciboxError INVALID
  */
-export function openSources(b: Builder, spec: Spec, { rootfs, oci }: PlanContext): ReadonlyMap<number, Slot> {
-  const inherited = namespacesOf(spec).has("user") && oci?.privileged === true;
+export function openSources(b: Builder, spec: Spec, context: PlanContext): ReadonlyMap<number, Slot> {
+  const inherited = joinsForeign(namespacesOf(spec), context);
 
   const { p } = b;
   const opened = new Map<number, Slot>();
@@ -104,7 +104,8 @@ export function openSources(b: Builder, spec: Spec, { rootfs, oci }: PlanContext
     const recursive = bind === "rbind" ? AT.AT_RECURSIVE : 0;
     const source = mount.source ?? "";
     if (!asked) {
-      if (!inherited || remount || (bind === "no" && mount.type !== "bind") || !outsideOf(rootfs, source)) return;
+      if (!inherited || remount || (bind === "no" && mount.type !== "bind") || !outsideOf(context.rootfs, source))
+        return;
       p.field(field);
       opened.set(index, p.sys.open_tree(AT_FDCWD, source, cloneTree | recursive));
       return;

@@ -17,7 +17,7 @@ import { goBetween } from "./joined-user.ts";
 import { allowEveryProcessor, joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, sealMounts } from "./mounts.ts";
-import { joinByPath, type Namespaces } from "./namespaces.ts";
+import { joinByPath, joinsForeign, type Namespaces } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
 import { reportTo, sendDescriptor } from "./sync.ts";
 import { unlockSlave } from "./terminal.ts";
@@ -85,7 +85,7 @@ export class Child {
     if (userPath === undefined || sockets.between === undefined) joinCgroups(b, this.cgroups);
     else {
       p.sys.close(sockets.between[0]);
-      goBetween(b, this.cgroups, sockets.between[1], userPath, namespaces, oci?.privileged !== false);
+      goBetween(b, this.cgroups, sockets.between[1], userPath, namespaces, joinsForeign(namespaces, context));
       p.field("");
       this.waitForGo(report);
     }
@@ -158,7 +158,7 @@ export class Child {
 
   enterNamespaces(): void {
     const { p, b, namespaces, context } = this;
-    joinByPath(b, namespaces, namespaces.has("user") && context.oci?.privileged === true);
+    joinByPath(b, namespaces, joinsForeign(namespaces, context));
     if (namespaces.has("user")) {
       p.field("linux.namespaces[user]");
       // Root of the new namespace: what is made from here on is its.

@@ -33,7 +33,15 @@ import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
 import { checkCwd, warnOfCapabilities } from "./identity.ts";
 import { hearOfChild } from "./joined-user.ts";
-import { joinForChildren, joinForeign, makeTime, type Namespaces, namespacesOf, writeMaps } from "./namespaces.ts";
+import {
+  joinForChildren,
+  joinForeign,
+  joinsForeign,
+  makeTime,
+  type Namespaces,
+  namespacesOf,
+  writeMaps,
+} from "./namespaces.ts";
 import { NetDeviceMoves, netDeviceNames } from "./net-devices.ts";
 import { notePid, tellPid } from "./pid.ts";
 import { handListenerOver } from "./seccomp/listener.ts";
@@ -107,11 +115,6 @@ class Compiler {
     return this.namespaces.pathOf("user");
   }
 
-  /** Whether namespaces at a path are joined before there is a user namespace. */
-  get joinsForeign(): boolean {
-    return this.namespaces.has("user") && this.context.oci?.privileged === true;
-  }
-
   /** Whether the terminal comes to this process, rather than to somebody behind a socket. */
   get ownsTerminal(): boolean {
     return this.process.terminal === true && this.context.oci?.consoleSocket === undefined;
@@ -140,7 +143,10 @@ class Compiler {
     if (this.userPath === undefined) joinForChildren(b, this.namespaces);
     makeTime(b, this.namespaces, spec.linux ?? {});
     const opened = openSources(b, spec, context);
-    const back = this.joinsForeign && this.userPath === undefined ? joinForeign(b, this.namespaces) : undefined;
+    const back =
+      this.userPath === undefined && joinsForeign(this.namespaces, context)
+        ? joinForeign(b, this.namespaces)
+        : undefined;
     p.field("linux.namespaces");
     const memory = p.memory("pidfd", 8);
     const pid = p.sys.clone3(

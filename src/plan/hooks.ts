@@ -2,7 +2,7 @@
 import { AT_FDCWD, CLOSE_RANGE, MFD, SIG } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Label, Recorder, Slot } from "../../ffi/plan.ts";
-import { type Memory, struct } from "../../ffi/sys.ts";
+import { type Memory, ownEnvironment, struct } from "../../ffi/sys.ts";
 import type { Hook, HookName } from "../spec/runtime.ts";
 
 /** The state of the container as JSON, cut where its process id stands. */
@@ -41,14 +41,10 @@ interface Told {
   readonly text: Memory;
 }
 
-function environment(): string[] {
-  return Object.entries(Bun.env).map(([name, value]) => `${name}=${value}`);
-}
-
 export interface HookPlace {
   /** Where hooks begin, if not where this process is. */
   readonly directory?: Slot | number;
-  /** The environment of hooks that have none of their own: by default this process's. */
+  /** The environment of hooks that have none of their own: by default the runtime's, which init is to be given. */
   readonly env?: readonly string[];
   /** Whether a failing hook is only a warning. */
   readonly lenient?: boolean;
@@ -126,7 +122,7 @@ function runHook(p: Recorder, what: string, hook: Hook, state: StateText, pid: S
   p.with({ says }).sys.execve(
     hook.path,
     hook.args === undefined || hook.args.length === 0 ? [hook.path] : hook.args,
-    hook.env ?? place.env ?? environment(),
+    hook.env ?? place.env ?? ownEnvironment,
   );
   p.place(end);
   p.add({ op: "exit", code: 1 });

@@ -42,7 +42,7 @@ function message(
 /**
  * In the process between, which has the parent's end of `told` closed: on behind this is the child alone.
  * @param path of the user namespace
- * @param privileged whether it is root that joins: it may join what the user namespace has no right to, so that comes first
+ * @param first whether what the user namespace may have no right to is joined before it
  */
 export function goBetween(
   b: Builder,
@@ -50,12 +50,12 @@ export function goBetween(
   told: Slot,
   path: string,
   namespaces: Namespaces,
-  privileged: boolean,
+  first: boolean,
 ): void {
   const { p } = b;
   const child = p.newLabel("in the user namespace");
   joinCgroups(b, cgroups);
-  if (privileged) {
+  if (first) {
     joinForChildren(b, namespaces);
     joinForeign(b, namespaces);
   }
@@ -64,7 +64,7 @@ export function goBetween(
   // EINVAL: it is in it already. setns(2)
   p.tolerate("EINVAL").setns(fd, CLONE.CLONE_NEWUSER);
   p.sys.close(fd);
-  if (!privileged) joinForChildren(b, namespaces);
+  if (!first) joinForChildren(b, namespaces);
   p.field("linux.namespaces");
   const { header, number, control } = message(p, "between");
   const memory = p.memory("between.made", 8);

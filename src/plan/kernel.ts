@@ -28,7 +28,8 @@ const ofIpc = new Set([
   "kernel.shm_next_id",
   "kernel.shm_rmid_forced",
 ]);
-const ofUts = new Set(["kernel.domainname", "kernel.hostname"]);
+/** Without kernel.hostname: the name is for the field that is made for it, as with runc and crun. */
+const ofUts = new Set(["kernel.domainname"]);
 
 /**
  * Only what belongs to a namespace that the container has to itself. A name is written with dots, or with slashes where
@@ -49,6 +50,8 @@ function sysctlPath(key: string, namespaces: Namespaces): string {
     ((ofIpc.has(name) || name.startsWith("fs.mqueue.")) && namespaces.has("ipc")) ||
     (ofUts.has(name) && namespaces.has("uts")) ||
     (parts[0] === "user" && namespaces.has("user"));
+  if (name === "kernel.hostname")
+    throw new OciboxError("INVALID", 'linux.sysctl: "kernel.hostname" is for the field "hostname"');
   if (!plain || parts.length < 2 || !own)
     throw new OciboxError(
       "INVALID",

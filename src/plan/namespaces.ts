@@ -4,6 +4,7 @@ import type { Slot } from "../../ffi/plan.ts";
 import { OciboxError } from "../errors.ts";
 import type { IdMapping, Linux, Namespace, NamespaceType, Spec } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
+import type { PlanContext } from "./context.ts";
 
 /** What clone(2), unshare(2) and setns(2) call them. */
 export const cloneFlags: Readonly<Record<NamespaceType, number>> = {
@@ -114,6 +115,11 @@ export function makeTime(b: Builder, namespaces: Namespaces, linux: Linux): void
  * its child, is in the user namespace. The mount namespace is not among them, for it would lead away from what is mounted.
  */
 const foreign: readonly NamespaceType[] = ["ipc", "uts", "network"];
+
+/** Whether those of a container are joined in that way. */
+export function joinsForeign(namespaces: Namespaces, { oci }: PlanContext): boolean {
+  return namespaces.has("user") && oci?.privileged === true;
+}
 
 /** For children that are made in a user namespace. @returns what takes the parent back to its own */
 export function joinForeign(b: Builder, namespaces: Namespaces): () => void {

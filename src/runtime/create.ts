@@ -10,13 +10,13 @@ import { type CgroupPlan, planOciCgroups } from "../plan/cgroups/plan.ts";
 import type { ErrorSink, OciContext } from "../plan/context.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import type { NetDevice } from "../plan/net-devices.ts";
-import type { Hook, Spec } from "../spec/runtime.ts";
+import type { Spec } from "../spec/runtime.ts";
 import { parseSpec } from "../spec/runtime-parse.ts";
 import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
 import { checkUnused, writeCgroupFile } from "./cgroups.ts";
 import type { Inputs } from "./create-plan.ts";
-import { checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
+import { callersEnvironment, checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
 import {
   bootId,
@@ -158,12 +158,11 @@ function recordOf(request: CreateRequest, bundle: Bundle, unit: SystemdUnit | un
 const planning = () => import("./create-plan.ts");
 
 /**
- * Whether there can be another container of the kind: a network device and its addresses are of one alone, and hooks that
- * have no environment of their own bring this process's, or the container's, into the plan's set-up.
+ * Whether there can be another container of the kind: a network device and its addresses are of one alone, and
+ * startContainer hooks without an environment bring the process's into the plan's set-up.
  */
 function canBeKept({ netDevices, spec }: Inputs): boolean {
-  const hooks = Object.values((spec.hooks ?? {}) as Record<string, readonly Hook[]>).flat();
-  return netDevices.length === 0 && hooks.every(({ env }) => env !== undefined);
+  return netDevices.length === 0 && (spec.hooks?.startContainer ?? []).every(({ env }) => env !== undefined);
 }
 
 /** The plan's image, or undefined where the plan was to be printed, and has been. */
@@ -196,7 +195,7 @@ async function launch(
   if (image === undefined) return 0;
   // Hooks run in the bundle's directory, as runc's do.
   if (process.cwd() !== bundle.directory) direct.chdir(bundle.directory);
-  execInit(image);
+  execInit(image, spec.hooks === undefined ? {} : { env: callersEnvironment() });
 }
 
 /** The container's directory, its lock, which init inherits, and its record. */

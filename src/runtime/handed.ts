@@ -10,6 +10,11 @@ export function inherit(fd: number): number {
   return fd;
 }
 
+/** What hooks without an environment of their own get, by init. */
+export function callersEnvironment(): string[] {
+  return Object.entries(Bun.env).map(([name, value]) => `${name}=${value}`);
+}
+
 /** A connection to a unix socket that somebody waits at. @throws OciboxError HOST */
 export function connectTo(path: string, what: string): number {
   const name = new TextEncoder().encode(path);

@@ -10,7 +10,7 @@ import { Recorder } from "../../ffi/plan.ts";
 import type { ErrorSink } from "../plan/context.ts";
 import { runHooks } from "../plan/hooks.ts";
 import { decodeSpec } from "../spec/runtime-decode.ts";
-import { inherit } from "./handed.ts";
+import { callersEnvironment, inherit } from "./handed.ts";
 import { type Container, stateText } from "./state.ts";
 
 /**
@@ -40,5 +40,5 @@ export function runLateHooks(
   if (process !== undefined) p.tolerate("ESRCH").pidfd_send_signal(inherit(process.fd), SIG.SIGKILL, null, 0);
   p.add({ op: "exit", code: 1 });
   attempt("chdir", container.record.bundle);
-  execInit(encodePlan(p));
+  execInit(encodePlan(p), { env: callersEnvironment() });
 }

@@ -672,6 +672,9 @@ bad("sysctl of the network without its namespace", (spec) => {
   spec.linux.namespaces = spec.linux.namespaces?.filter(({ type }) => type !== "network") ?? [];
   spec.linux.sysctl = { "net.ipv4.ip_forward": "1" };
 });
+bad("sysctl of the hostname", (spec) => {
+  spec.linux.sysctl = { "kernel.hostname": "other" };
+});
 bad("sysctl that is none", (spec) => {
   spec.linux.sysctl = { "net.nothing": "1" };
 });
