@@ -17,7 +17,7 @@ import { goBetween } from "./joined-user.ts";
 import { allowEveryProcessor, joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, sealMounts } from "./mounts.ts";
-import { joinByPath, joinsForeign, type Namespaces } from "./namespaces.ts";
+import { joinByPath, joinsForeign, makeTime, type Namespaces } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
 import { reportTo, sendDescriptor } from "./sync.ts";
 import { unlockSlave } from "./terminal.ts";
@@ -160,6 +160,8 @@ export class Child {
     const { p, b, namespaces, context } = this;
     joinByPath(b, namespaces, joinsForeign(namespaces, context));
     if (namespaces.has("user")) {
+      // Before the change of ids, after which what /proc has of this process is not its own any more; prctl(2), PR_SET_DUMPABLE
+      makeTime(b, namespaces, this.spec.linux ?? {}, true);
       p.field("linux.namespaces[user]");
       // Root of the new namespace: what is made from here on is its.
       p.tolerate("EINVAL", "EPERM").setgroups(0, null);

@@ -141,7 +141,7 @@ class Compiler {
     const cgroup = openCgroup(b, this.cgroups);
     // Else it is the process between that makes the child.
     if (this.userPath === undefined) joinForChildren(b, this.namespaces);
-    makeTime(b, this.namespaces, spec.linux ?? {});
+    if (!this.namespaces.has("user")) makeTime(b, this.namespaces, spec.linux ?? {}, false);
     const opened = openSources(b, spec, context);
     const back =
       this.userPath === undefined && joinsForeign(this.namespaces, context)

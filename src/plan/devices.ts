@@ -3,8 +3,9 @@ import { AT_FDCWD, O, OPEN_TREE, S } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Slot } from "../../ffi/plan.ts";
 import { OciboxError } from "../errors.ts";
-import type { Device, Spec } from "../spec/runtime.ts";
+import type { Device, IdMapping, Spec } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
+import { namespacesOf } from "./namespaces.ts";
 
 const nodes: readonly (readonly [name: string, major: number, minor: number])[] = [
   ["null", 1, 3],
@@ -157,8 +158,26 @@ export interface CopyUpEntry {
   readonly target?: string;
 }
 
-/** Copies what the image has at a tmpfs's place into it, before it covers that. */
-export function copyUp(b: Builder, destination: string, tree: Slot, entries: readonly CopyUpEntry[]): void {
+/** A number of the host's as the container has it; undefined for one that it does not have. */
+function idInside(id: number, mappings: readonly IdMapping[]): number | undefined {
+  const mapping = mappings.find(({ hostID, size }) => id >= hostID && id < hostID + size);
+  return mapping === undefined ? undefined : mapping.containerID + id - mapping.hostID;
+}
+
+/** Whose an entry is in the container. Of a user namespace that is joined nobody knows the mappings here. */
+function ownerOf({ uid, gid }: CopyUpEntry, spec: Spec): readonly [uid: number, gid: number] | undefined {
+  const namespaces = namespacesOf(spec);
+  if (!namespaces.has("user")) return [uid, gid];
+  if (!namespaces.isNew("user")) return undefined;
+  const inside = [idInside(uid, spec.linux?.uidMappings ?? []), idInside(gid, spec.linux?.gidMappings ?? [])] as const;
+  return inside[0] === undefined || inside[1] === undefined ? undefined : [inside[0], inside[1]];
+}
+
+/**
+ * Copies what the image has at a tmpfs's place into it, before it covers that. What is nobody's in the container becomes
+ * its root's.
+ */
+export function copyUp(b: Builder, destination: string, tree: Slot, entries: readonly CopyUpEntry[], spec: Spec): void {
   const { p } = b;
   if (entries.length === 0) return;
   const from = b.open(destination, O.O_DIRECTORY);
@@ -174,7 +193,8 @@ export function copyUp(b: Builder, destination: string, tree: Slot, entries: rea
       p.sys.close(source);
       p.sys.close(target);
     }
-    p.sys.fchownat(tree, entry.path, entry.uid, entry.gid, 0x100);
+    const owner = ownerOf(entry, spec);
+    if (owner !== undefined) p.sys.fchownat(tree, entry.path, ...owner, 0x100);
     if (kind !== S.S_IFLNK) p.sys.fchmodat(tree, entry.path, entry.mode & 0o7777);
   }
 }

@@ -185,7 +185,7 @@ function makeMount(
   if (type === "tmpfs" && !options.data.some(([key]) => key === "mode")) inheritMode(b, mount.destination, made);
   const isDev = type === "tmpfs" && mount.destination === "/dev";
   if (isDev) fillDev(b, made, spec, context.inUserNamespace, true);
-  if (options.copyUp) copyUp(b, mount.destination, made, context.copyUp.get(mount.destination) ?? []);
+  if (options.copyUp) copyUp(b, mount.destination, made, context.copyUp.get(mount.destination) ?? [], spec);
   b.p.field(field);
   b.attach(made, placeFor(b, type, mount.destination));
   finish(b, made, options);

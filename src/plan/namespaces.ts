@@ -57,7 +57,7 @@ export class Namespaces {
     return this.#all.find((each) => each.type === type)?.path || undefined;
   }
 
-  /** What clone3 makes. The cgroup namespace is entered from inside the cgroup; the time namespace by the parent. */
+  /** What clone3 makes. The cgroup namespace is entered from inside the cgroup; for the time namespace see makeTime. */
   get cloneFlags(): number {
     let flags = 0;
     for (const { type } of this.#all)
@@ -95,8 +95,11 @@ export function joinForChildren(b: Builder, namespaces: Namespaces): void {
   }
 }
 
-/** A time namespace for the children to come, with its offsets, which are set while nobody is in it. */
-export function makeTime(b: Builder, namespaces: Namespaces, linux: Linux): void {
+/**
+ * A time namespace for the children to come, with its offsets, which are set while nobody is in it.
+ * @param enters whether this process goes there itself: one that is in a user namespace already, to which it belongs then
+ */
+export function makeTime(b: Builder, namespaces: Namespaces, linux: Linux, enters: boolean): void {
   if (!namespaces.isNew("time")) return;
   const { p } = b;
   p.field("linux.namespaces[time]");
@@ -108,6 +111,11 @@ export function makeTime(b: Builder, namespaces: Namespaces, linux: Linux): void
     const { secs = 0, nanosecs = 0 } = linux.timeOffsets?.[clock] ?? {};
     b.write(AT_FDCWD, "/proc/self/timens_offsets", `${clock} ${secs} ${nanosecs}`);
   }
+  if (!enters) return;
+  p.field("linux.namespaces[time]");
+  const fd = p.sys.openat(AT_FDCWD, "/proc/self/ns/time_for_children", O.O_RDONLY | O.O_CLOEXEC, 0);
+  p.sys.setns(fd, cloneFlags.time);
+  b.close(fd);
 }
 
 /**

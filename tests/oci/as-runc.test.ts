@@ -20,7 +20,7 @@ import { Bundles } from "../lib/bundle.ts";
 import { testWith } from "../lib/needs.ts";
 import { inventory, until } from "../lib/sandbox.ts";
 
-const needs = { root: true, programs: ["busybox", "taskset", "unshare", "nsenter"] };
+const needs = { root: true, programs: ["busybox", "setpriv", "taskset", "unshare"] };
 const test = testWith(needs);
 let box: Bundles;
 
@@ -341,6 +341,67 @@ describe("mounts", () => {
       });
       expect(ended).toEqual({ out: "found\n0\n", err: "", code: 0 });
     } finally {
+      chownSync(rootfs(""), 0, 0);
+    }
+  });
+});
+
+describe("a user namespace of the container's own", () => {
+  test("its time namespace is its own, for root and for an ordinary user", async () => {
+    const place = join(box.dir, "user");
+    const nobody = 65_534;
+    mkdirSync(place);
+    chownSync(place, nobody, nobody);
+    const clocks = (spec: Full): void => {
+      mapped(spec);
+      spec.linux.namespaces?.push({ type: "time" });
+      spec.linux.timeOffsets = { monotonic: { secs: 1000, nanosecs: 5 } };
+    };
+    chownSync(rootfs(""), 100_000, 100_000);
+    const script =
+      "cat /proc/self/timens_offsets; [ $(readlink /proc/self/ns/time) = $(readlink /proc/1/ns/time) ] && echo same";
+    const expected = /^monotonic +1000 +5\nboottime +0 +0\nsame\n$/;
+    try {
+      const { out, err } = await run(script, clocks);
+      expect([out, err]).toEqual([expect.stringMatching(expected), ""]);
+      chownSync(rootfs(""), nobody, nobody);
+      box.within = ["setpriv", "--reuid", String(nobody), "--regid", String(nobody), "--clear-groups"];
+      box.write((spec) => {
+        clocks(spec as Full);
+        for (const mount of spec.mounts ?? []) mount.options = mount.options?.filter((each) => each !== "gid=5") ?? [];
+        Object.assign(spec.linux ?? {}, {
+          uidMappings: [{ containerID: 0, hostID: nobody, size: 1 }],
+          gidMappings: [{ containerID: 0, hostID: nobody, size: 1 }],
+        });
+        Object.assign(spec.process ?? {}, { args: ["sh", "-c", script] });
+      });
+      const own = await box.call("--root", join(place, "state"), "run", "as-runc");
+      expect([own.out, own.err]).toEqual([expect.stringMatching(expected), ""]);
+    } finally {
+      box.within = [];
+      chownSync(rootfs(""), 0, 0);
+    }
+  });
+
+  test("tmpcopyup: owners as the container has them", async () => {
+    mkdirSync(rootfs("copied"));
+    for (const [name, owner] of [
+      ["mine", 100_000],
+      ["theirs", 100_007],
+      ["nobodys", 5],
+    ] as const) {
+      writeFileSync(rootfs(`copied/${name}`), "");
+      chownSync(rootfs(`copied/${name}`), owner, owner);
+    }
+    chownSync(rootfs(""), 100_000, 100_000);
+    try {
+      const ended = await run("cd /copied; stat -c '%n %u:%g' *", (spec) => {
+        mapped(spec);
+        spec.mounts?.push({ destination: "/copied", type: "tmpfs", source: "t", options: ["tmpcopyup"] });
+      });
+      expect(ended).toEqual({ out: "mine 0:0\nnobodys 0:0\ntheirs 7:7\n", err: "", code: 0 });
+    } finally {
+      rmSync(rootfs("copied"), { recursive: true });
       chownSync(rootfs(""), 0, 0);
     }
   });
