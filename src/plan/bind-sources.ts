@@ -1,7 +1,8 @@
 /**
- * mounts[].uidMappings, gidMappings and the options idmap, ridmap: a tree whose files have other owners in the container.
+ * Sources of bind mounts that the parent opens, whose rights it takes: those of a container with a user namespace, and
+ * such with mounts[].uidMappings, gidMappings or the options idmap, ridmap, whose files have other owners in the container.
  * The kernel takes the mapping from a user namespace, for which a process is made that does nothing in it; mount_setattr(2),
- * "ID-mapped mounts". All of it is the parent's, whose rights it takes.
+ * "ID-mapped mounts".
  */
 import { AT, AT_FDCWD, CLONE, MOUNT_ATTR, O, OPEN_TREE, SIG } from "../../ffi/constants.ts";
 import type { Slot } from "../../ffi/plan.ts";
