@@ -92,6 +92,7 @@ const opExit = 15;
 const opLogTo = 16;
 const opPlainLines = 17;
 const opEnsure = 18;
+const opForgetEnvironment = 19;
 
 const carryOn = 1;
 const command = 2;
@@ -557,6 +558,9 @@ class Encoder {
         this.#result(at + 2, step.into);
         break;
       }
+      case "forgetEnvironment":
+        this.#begin(opForgetEnvironment, 0, step.field);
+        break;
       case "plainLines":
         this.#slotArg(this.#begin(opPlainLines, 0, step.field), step.terminal);
         break;

@@ -111,6 +111,8 @@ function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: Reado
       const root = typeof step.root === "number" ? showArg("dirfd", step.root) : names.of(step.root);
       return `${names.of(step.into)} = ${showArg("str", step.path)} in ${root}; made as a ${step.kind} where it is not there`;
     }
+    case "forgetEnvironment":
+      return "forget init's own environment";
     case "plainLines":
       return `${names.of(step.terminal)}: no CR before LF`;
     case "remove":

@@ -114,6 +114,8 @@ export type Step =
       readonly interactive: boolean;
       readonly code: Slot;
     })
+  /** Nothing is left of the environment that init was started with: from here on others may look into this process. */
+  | (Common & { readonly op: "forgetEnvironment" })
   /** The terminal's line ends are no longer made into CR and LF: whoever reads the master gets what was written. termios(3) */
   | (Common & { readonly op: "plainLines"; readonly terminal: Slot })
   /**

@@ -1061,6 +1061,14 @@ static void remove_tree(const struct step *step, i64 fault) {
   write_all(2, line, line_used);
 }
 
+/* What /proc/PID/environ shows is this memory. */
+static void forget_environment(void) {
+  if (own_environment == 0) return;
+  char **variables = (char **)own_environment;
+  for (u32 i = 0; variables[i] != 0; i++) memset(variables[i], 0, length_of(variables[i]));
+  variables[0] = 0;
+}
+
 /* ---- the plan ---- */
 
 static u32 run_step(u32 index) {
@@ -1109,6 +1117,7 @@ static u32 run_step(u32 index) {
     case OP_SUPERVISE: return supervise(index);
     case OP_REMOVE: remove_tree(step, fault); break;
     case OP_ENSURE: return ensure(index, fault);
+    case OP_FORGET_ENVIRONMENT: forget_environment(); break;
     case OP_PLAIN_LINES: plain_lines((i32)value_of(&step->args[0])); break;
     case OP_LOG_TO:
       if (sink_count < 2)

@@ -120,6 +120,8 @@ export class Child {
     writeSysctls(b, spec.linux ?? {}, namespaces, mounted.proc);
     this.oomScore(mounted);
     this.hooksBeforePivot(report);
+    // It is the runtime's, and was for hooks; others in a PID namespace could read it while the process waits to be started.
+    if (spec.hooks !== undefined) p.add({ op: "forgetEnvironment" });
     maskPaths(b, spec, mounted, cover, this.inUserNamespace);
     makeReadonly(b, spec.linux?.readonlyPaths ?? []);
     if (this.process.cwd !== "/") {

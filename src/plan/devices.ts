@@ -5,7 +5,7 @@ import type { Slot } from "../../ffi/plan.ts";
 import { OciboxError } from "../errors.ts";
 import type { Device, IdMapping, Spec } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
-import { namespacesOf } from "./namespaces.ts";
+import { type Namespaces, namespacesOf } from "./namespaces.ts";
 
 const nodes: readonly (readonly [name: string, major: number, minor: number])[] = [
   ["null", 1, 3],
@@ -165,8 +165,11 @@ function idInside(id: number, mappings: readonly IdMapping[]): number | undefine
 }
 
 /** Whose an entry is in the container. Of a user namespace that is joined nobody knows the mappings here. */
-function ownerOf({ uid, gid }: CopyUpEntry, spec: Spec): readonly [uid: number, gid: number] | undefined {
-  const namespaces = namespacesOf(spec);
+function ownerOf(
+  { uid, gid }: CopyUpEntry,
+  spec: Spec,
+  namespaces: Namespaces,
+): readonly [uid: number, gid: number] | undefined {
   if (!namespaces.has("user")) return [uid, gid];
   if (!namespaces.isNew("user")) return undefined;
   const inside = [idInside(uid, spec.linux?.uidMappings ?? []), idInside(gid, spec.linux?.gidMappings ?? [])] as const;
@@ -181,6 +184,7 @@ export function copyUp(b: Builder, destination: string, tree: Slot, entries: rea
   const { p } = b;
   if (entries.length === 0) return;
   const from = b.open(destination, O.O_DIRECTORY);
+  const namespaces = namespacesOf(spec);
   for (const entry of entries) {
     const kind = entry.mode & S.S_IFMT;
     if (kind === S.S_IFLNK) p.sys.symlinkat(entry.target ?? "", tree, entry.path);
@@ -193,7 +197,7 @@ export function copyUp(b: Builder, destination: string, tree: Slot, entries: rea
       p.sys.close(source);
       p.sys.close(target);
     }
-    const owner = ownerOf(entry, spec);
+    const owner = ownerOf(entry, spec, namespaces);
     if (owner !== undefined) p.sys.fchownat(tree, entry.path, ...owner, 0x100);
     if (kind !== S.S_IFLNK) p.sys.fchmodat(tree, entry.path, entry.mode & 0o7777);
   }

@@ -159,6 +159,16 @@ describe("hooks", () => {
     expect(ended.err).toContain("ended with exit status 9");
   });
 
+  test("the runtime's environment is not to be found in the process that waits to be started", async () => {
+    sleeper((spec) => void Object.assign(spec, { hooks: { createRuntime: [sh("true")] } }));
+    expect((await box.call("create", "as-runc")).code).toBe(0);
+    try {
+      expect(readFileSync(`/proc/${pidOf("as-runc")}/environ`, "utf8").replaceAll("\u0000", "")).toBe("");
+    } finally {
+      await box.call("delete", "-f", "as-runc");
+    }
+  });
+
   test("createContainer's begins in the root, startContainer's has the process's environment", async () => {
     const ended = await run("cat /tmp/made /tmp/env; rm /tmp/made /tmp/env", (spec) => {
       spec.process.env?.push("ONE=1");
