@@ -246,6 +246,8 @@ export const IOCTL = {
   SIOCGIFFLAGS: 0x8913,
   SIOCSIFFLAGS: 0x8914,
   FICLONE: 0x40049409,
+  /** ioctl_ns(2) */
+  NS_GET_NSTYPE: 0xb703,
 } as const;
 
 /** signal(7), the same numbers on x64 and arm64. */

@@ -190,7 +190,7 @@ class Compiler {
     if (typeof context.rootfs === "number") p.sys.close(context.rootfs);
     if (sockets.between !== undefined) {
       p.sys.write(report, "g", 1);
-      hearOfChild(p, sockets.between, pid, pidfd);
+      hearOfChild(p, sockets.between, report, pid, pidfd);
     }
     if (oci !== undefined) notePid(p, pid, oci.directory);
     if (this.namespaces.isNew("user")) writeMaps(b, pid, spec.linux ?? {}, oci?.privileged !== false);

@@ -9,7 +9,8 @@
  *       │ ◀── its number and a pidfd ──│ ends
  *       │ waits for its end
  */
-import { AT_FDCWD, CLONE, O } from "../../ffi/constants.ts";
+import { AT_FDCWD, CLONE, IOCTL, O } from "../../ffi/constants.ts";
+import { errnoOf } from "../../ffi/errno.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { type Builder, cloneArgsSize } from "./builder.ts";
@@ -61,7 +62,14 @@ export function goBetween(
   }
   p.field("linux.namespaces[user].path");
   const fd = p.sys.openat(AT_FDCWD, path, O.O_RDONLY | O.O_CLOEXEC, 0);
-  // EINVAL: it is in it already. setns(2)
+  // setns(2) has one errno for a namespace of another type, for what is none, and for the one that it is in already; only
+  // the last is as good as joined.
+  const says = `cannot join linux.namespaces[user].path, as ${JSON.stringify(path)} is no user namespace`;
+  const type = p.with({ says }).sys.ioctl(fd, IOCTL.NS_GET_NSTYPE, 0);
+  const isOne = p.newLabel("a user namespace");
+  p.branch(type, "==", CLONE.CLONE_NEWUSER, isOne);
+  p.add({ op: "fail", errno: errnoOf("EINVAL"), says: `${says}: invalid argument`, blame: "ocibox" });
+  p.place(isOne);
   p.tolerate("EINVAL").setns(fd, CLONE.CLONE_NEWUSER);
   p.sys.close(fd);
   if (!first) joinForChildren(b, namespaces);
@@ -86,18 +94,19 @@ export function goBetween(
   p.sys.close(told);
 }
 
-/** In the parent: `pid` and `pidfd` become the child's; where there is none, what was reported says why. */
-export function hearOfChild(p: Recorder, told: Pair, pid: Slot, pidfd: Slot): void {
+/** In the parent: `pid` and `pidfd` become the child's; where there is none, what came over `report` says why. */
+export function hearOfChild(p: Recorder, told: Pair, report: Slot, pid: Slot, pidfd: Slot): void {
   p.field("linux.namespaces[user].path");
-  const none = p.newLabel("no child");
+  const made = p.newLabel("there is a child");
   const { header, number, control } = message(p, "heard");
   p.sys.close(told[1]);
   const got = p.sys.recvmsg(told[0], header, MSG_CMSG_CLOEXEC);
-  p.branch(got, "<", 4, none);
+  p.branch(got, ">", 3, made);
+  p.add({ op: "await", socket: report, byte: true });
+  p.place(made);
   p.add({ op: "load", memory: number, offset: 0, slot: pid });
   p.tolerate("ECHILD").waitid(P_PIDFD, pidfd, null, WEXITED, null);
   p.sys.close(pidfd);
   p.add({ op: "load", memory: control, offset: descriptorAt, slot: pidfd });
-  p.place(none);
   p.sys.close(told[0]);
 }

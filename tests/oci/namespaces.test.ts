@@ -90,6 +90,30 @@ describe("a user namespace by its path", () => {
   }, 120_000);
 });
 
+test("a user namespace's path that leads to another namespace, or to none, is an error", async () => {
+  for (const [path, why] of [
+    ["/proc/self/ns/uts", "invalid argument"],
+    ["/etc/passwd", "inappropriate ioctl for device"],
+  ] as const) {
+    box.write((spec) => {
+      if (spec.process !== undefined) spec.process.args = ["true"];
+      spec.linux?.namespaces?.push({ type: "user", path });
+    });
+    const ended = await box.call("run", "wrong");
+    expect(ended.code).toBe(1);
+    expect(ended.err).toContain(
+      `cannot join linux.namespaces[user].path, as \\"${path}\\" is no user namespace: ${why}`,
+    );
+  }
+  // The one that it is in already is no error.
+  box.write((spec) => {
+    if (spec.process !== undefined) spec.process.args = ["readlink", "/proc/self/ns/user"];
+    spec.linux?.namespaces?.push({ type: "user", path: "/proc/self/ns/user" });
+  });
+  const own = await box.call("run", "own");
+  expect(own).toEqual({ out: `${readlinkSync("/proc/self/ns/user")}\n`, err: "", code: 0 });
+});
+
 test("a pid, a network, an ipc and an uts namespace of another container", async () => {
   box.command("sleep", "1000");
   expect((await box.call("run", "-d", "pause")).code).toBe(0);
