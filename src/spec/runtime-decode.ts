@@ -164,9 +164,15 @@ const freebsd: Shape = {
   },
 };
 
+/** A draft's version counts, too, and so does one without its last number, as "1.0": both are met with. */
+const ociVersion: Shape = {
+  matches: /^[01]\.\d+(\.\d+)?([-+][0-9A-Za-z.+-]+)?$/,
+  wanted: "a version of the runtime specification that ocibox knows, such as 1.3.0",
+};
+
 const specShape: Shape = {
   fields: {
-    ociVersion: "string",
+    ociVersion,
     process: processShape,
     root: { fields: { path: "string", readonly: "boolean" }, required: ["path"] },
     hostname: "string",

@@ -102,6 +102,14 @@ function mount(name: string, entry: Full["mounts"][number], extra?: string): voi
 
 // process
 add("as it is", () => {});
+for (const version of ["1.0", "1.0.2-dev"])
+  add(`ociVersion ${version}`, (spec) => {
+    spec.ociVersion = version;
+  });
+for (const version of ["invalid", "2.0.0"])
+  bad(`ociVersion ${version}`, (spec) => {
+    spec.ociVersion = version;
+  });
 for (const [uid, gid] of [
   [1, 1],
   [1000, 1000],
@@ -578,6 +586,9 @@ bad("a device of a kind that is none", (spec) => {
 });
 
 // resources
+bad("a user namespace's path that leads to another namespace", (spec) => {
+  spec.linux.namespaces?.push({ type: "user", path: "/proc/self/ns/uts" });
+});
 const cgroupMount = { destination: "/cgroup", type: "cgroup", source: "cgroup", options: ["ro"] };
 function limits(name: string, resources: NonNullable<Full["linux"]["resources"]>, ...files: string[]): void {
   add(

@@ -34,7 +34,11 @@ describe("the specification's own files", () => {
 
 const bad: readonly (readonly [message: string, change: object])[] = [
   ["ociVersion is nothing, not there: it is required", { ociVersion: undefined }],
-  ["ociVersion is 1, not a string", { ociVersion: 1 }],
+  ["ociVersion is 1, not a version", { ociVersion: 1 }],
+  ['ociVersion is "", not a version', { ociVersion: "" }],
+  ['ociVersion is "invalid", not a version', { ociVersion: "invalid" }],
+  ['ociVersion is "2.0.0", not a version of the runtime specification', { ociVersion: "2.0.0" }],
+  ['ociVersion is "1.0.0 ", not a version', { ociVersion: "1.0.0 " }],
   ["root.path is nothing", { root: {} }],
   ["root is [], not an object", { root: [] }],
   ['root.readonly is "yes", not a boolean', { root: { path: "x", readonly: "yes" } }],
@@ -97,6 +101,13 @@ for (const [message, change] of bad)
   test(`refused: ${JSON.stringify(change)}`, () => {
     expect(() => decodeSpec(JSON.stringify({ ociVersion: "1.3.0", ...change }))).toThrow(message);
   });
+
+test.each(["0.5.0-dev", "1.0", "1.0.0-rc.5", "1.0.2-dev", "1.2.1+dev", "1.3.0"])(
+  "version %s is known",
+  (ociVersion) => {
+    expect(decodeSpec(JSON.stringify({ ociVersion })).ociVersion).toBe(ociVersion);
+  },
+);
 
 test("nulls are nothing, unknown fields are kept, the user is 0:0 by default", () => {
   const spec = decodeSpec(
