@@ -17,7 +17,7 @@ import { goBetween } from "./joined-user.ts";
 import { allowEveryProcessor, joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, sealMounts } from "./mounts.ts";
-import { joinByPath, joinsForeign, makeTime, type Namespaces } from "./namespaces.ts";
+import { joinByPath, joinsForeign, makeTime, type Namespaces, parentSetsScore } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
 import { reportTo, sendDescriptor } from "./sync.ts";
 import { unlockSlave } from "./terminal.ts";
@@ -169,6 +169,10 @@ export class Child {
       p.tolerate("EINVAL", "EPERM").setgroups(0, null);
       p.sys.setresgid(0, 0, 0);
       p.sys.setresuid(0, 0, 0);
+      if (namespaces.isNew("ipc")) {
+        p.field("linux.namespaces[ipc]");
+        p.sys.unshare(CLONE.CLONE_NEWIPC);
+      }
     }
     if (namespaces.isNew("cgroup")) {
       p.field("linux.namespaces[cgroup]");
@@ -217,7 +221,7 @@ export class Child {
 
   oomScore(mounted: Mounted): void {
     const score = this.process.oomScoreAdj;
-    if (score === undefined) return;
+    if (score === undefined || parentSetsScore(this.namespaces, this.context)) return;
     this.p.field("process.oomScoreAdj");
     if (mounted.proc !== undefined) this.b.write(mounted.proc, "self/oom_score_adj", String(score));
     else this.b.write(AT_FDCWD, "/proc/self/oom_score_adj", String(score));

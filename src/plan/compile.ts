@@ -40,6 +40,8 @@ import {
   makeTime,
   type Namespaces,
   namespacesOf,
+  parentSetsScore,
+  setScoreOf,
   writeMaps,
 } from "./namespaces.ts";
 import { NetDeviceMoves, netDeviceNames } from "./net-devices.ts";
@@ -194,6 +196,7 @@ class Compiler {
     }
     if (oci !== undefined) notePid(p, pid, oci.directory);
     if (this.namespaces.isNew("user")) writeMaps(b, pid, spec.linux ?? {}, oci?.privileged !== false);
+    if (parentSetsScore(this.namespaces, context)) setScoreOf(b, pid, this.process);
     p.field("");
     p.sys.write(report, "g", 1);
     if (this.netDevices !== undefined) {

@@ -2,7 +2,7 @@
 import { AT_FDCWD, CLONE, O } from "../../ffi/constants.ts";
 import type { Slot } from "../../ffi/plan.ts";
 import { OciboxError } from "../errors.ts";
-import type { IdMapping, Linux, Namespace, NamespaceType, Spec } from "../spec/runtime.ts";
+import type { IdMapping, Linux, Namespace, NamespaceType, Process, Spec } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
 import type { PlanContext } from "./context.ts";
 
@@ -57,11 +57,14 @@ export class Namespaces {
     return this.#all.find((each) => each.type === type)?.path || undefined;
   }
 
-  /** What clone3 makes. The cgroup namespace is entered from inside the cgroup; for the time namespace see makeTime. */
+  /**
+   * What clone3 makes. The cgroup namespace is entered from inside the cgroup; for the time namespace see makeTime. In a
+   * user namespace message queues belong to whoever makes their IPC namespace: that is to be its root. mq_overview(7)
+   */
   get cloneFlags(): number {
+    const later: readonly NamespaceType[] = ["cgroup", "time", ...(this.has("user") ? (["ipc"] as const) : [])];
     let flags = 0;
-    for (const { type } of this.#all)
-      if (this.isNew(type) && type !== "cgroup" && type !== "time") flags += cloneFlags[type];
+    for (const { type } of this.#all) if (this.isNew(type) && !later.includes(type)) flags += cloneFlags[type];
     return flags;
   }
 
@@ -184,15 +187,32 @@ export function writeMaps(
   maps: { readonly uidMappings?: readonly IdMapping[]; readonly gidMappings?: readonly IdMapping[] },
   privileged: boolean,
 ): void {
+  b.p.field("linux.uidMappings");
+  writeOf(b, pid, "uid_map", mappingText(maps.uidMappings ?? []));
+  b.p.field("linux.gidMappings");
+  if (!privileged) writeOf(b, pid, "setgroups", "deny");
+  writeOf(b, pid, "gid_map", mappingText(maps.gidMappings ?? []));
+}
+
+/** Writes a process's file in /proc. */
+function writeOf(b: Builder, pid: Slot, file: string, text: string): void {
   const { p } = b;
-  const put = (file: string, text: string): void => {
-    const fd = p.sys.openat(AT_FDCWD, { format: ["/proc/", pid, `/${file}`] }, O.O_WRONLY | O.O_CLOEXEC, 0);
-    p.sys.write(fd, text, text.length);
-    b.close(fd);
-  };
-  p.field("linux.uidMappings");
-  put("uid_map", mappingText(maps.uidMappings ?? []));
-  p.field("linux.gidMappings");
-  if (!privileged) put("setgroups", "deny");
-  put("gid_map", mappingText(maps.gidMappings ?? []));
+  const fd = p.sys.openat(AT_FDCWD, { format: ["/proc/", pid, `/${file}`] }, O.O_WRONLY | O.O_CLOEXEC, 0);
+  p.sys.write(fd, text, text.length);
+  b.close(fd);
+}
+
+/**
+ * Whether it is the parent that sets the child's oom score: what root has made in a user namespace may not write its own
+ * file, for that is root's, and a score below the runtime's own wants a right of the first user namespace. proc(5)
+ */
+export function parentSetsScore(namespaces: Namespaces, { oci }: PlanContext): boolean {
+  return namespaces.has("user") && oci?.privileged === true;
+}
+
+/** In the parent, of a child that waits. */
+export function setScoreOf(b: Builder, pid: Slot, { oomScoreAdj }: Process): void {
+  if (oomScoreAdj === undefined) return;
+  b.p.field("process.oomScoreAdj");
+  writeOf(b, pid, "oom_score_adj", String(oomScoreAdj));
 }

@@ -1,6 +1,7 @@
 /** dockerd on a socket of the test's, without a network, with ocibox as one of its runtimes. */
 import { describe, expect } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { Client } from "../lib/client.ts";
 import { testWith } from "../lib/needs.ts";
@@ -137,5 +138,45 @@ describe("docker", () => {
       await until(async () => (await docker("inspect", "-f", "{{.State.OOMKilled}}", "oom")).out === "true\n"),
     ).toBe(true);
     expect((await docker("rm", "oom")).code).toBe(0);
+  });
+});
+
+describe("docker with --userns-remap", () => {
+  const first = 200_000;
+  const size = 65_536;
+
+  test("run, exec, a terminal, limits, stop", async () => {
+    await using other = new Client();
+    await other.tree();
+    await other.remappedDockerd("daemon", [first, size], ...other.asRuntime);
+    const call = (...words: string[]): Promise<Ended> => other.docker(...words);
+    try {
+      expect((await call("import", join(other.dir, "tree.tar"), "box")).code).toBe(0);
+      const run_ = (...words: string[]): Promise<Ended> => call("run", "--network", "none", ...words);
+      const look = "id -u; cat /proc/self/uid_map /proc/self/oom_score_adj; stat -c %u:%g /dev/mqueue; echo >/dev/null";
+      expect(await run_("--rm", "--oom-score-adj", "77", "box", "sh", "-c", look)).toEqual({
+        out: `0\n         0     ${first}      ${size}\n77\n0:0\n`,
+        err: "",
+        code: 0,
+      });
+      expect((await run_("--rm", "-t", "box", "tty")).out).toBe("/dev/pts/0\r\n");
+      expect((await run_("-d", "--name", "box", "-m", "64m", "box", "sleep", "1000")).code).toBe(0);
+      const inside = await call(
+        "exec",
+        "-u",
+        "5:6",
+        "box",
+        "sh",
+        "-c",
+        "id -u; touch /tmp/own && stat -c %u:%g /tmp/own",
+      );
+      expect(inside).toEqual({ out: "5\n5:6\n", err: "", code: 0 });
+      expect((await call("exec", "-t", "box", "tty")).out).toMatch(/^\/dev\/pts\/\d\r\n$/);
+      expect((await call("update", "-m", "128m", "--memory-swap", "256m", "box")).code).toBe(0);
+      expect((await call("stats", "--no-stream", "--format", "{{.MemUsage}}", "box")).out).toContain("128MiB");
+      expect((await call("stop", "-t", "1", "box")).code).toBe(0);
+    } finally {
+      await call("rm", "-f", "box");
+    }
   });
 });

@@ -1,6 +1,16 @@
 /** Programs that use ocibox in runc's place: a folder for one, its image, its cgroups, and its daemon if it has one. */
 import { expect } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync, symlinkSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeTree } from "../../scripts/busybox-image.ts";
@@ -59,7 +69,28 @@ export class Client implements AsyncDisposable {
 
   /** Starts dockerd, and waits until it answers. */
   async dockerd(...flags: string[]): Promise<void> {
-    await this.#start(dockerd(this.dir, ...flags));
+    await this.#startDocker(dockerd(this.dir, ...flags));
+  }
+
+  /**
+   * The same in a mount namespace where /etc/subuid and /etc/subgid have a range for the user that a container's root is to
+   * be.
+   */
+  async remappedDockerd(
+    name: string,
+    range: readonly [first: number, size: number],
+    ...flags: string[]
+  ): Promise<void> {
+    chmodSync(this.dir, 0o711);
+    const file = join(this.dir, "subids");
+    writeFileSync(file, `${name}:${range.join(":")}\n`);
+    const { command, socket } = dockerd(this.dir, `--userns-remap=${name}`, ...flags);
+    const binds = 'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec "$@"';
+    await this.#startDocker({ command: ["unshare", "--mount", "sh", "-c", binds, file, ...command], socket });
+  }
+
+  async #startDocker(service: Service): Promise<void> {
+    await this.#start(service);
     expect(await until(async () => (await this.docker("version")).code === 0, 20_000)).toBe(true);
   }
 

@@ -90,6 +90,37 @@ describe("a user namespace by its path", () => {
   }, 120_000);
 });
 
+test("in a user namespace that root has made: the oom score, and message queues, which are its root's", async () => {
+  const look = (spec: Spec, namespace: object): void => {
+    if (spec.linux === undefined || spec.process === undefined) return;
+    spec.process.oomScoreAdj = 123;
+    spec.process.args = ["sh", "-c", "cat /proc/self/oom_score_adj; stat -c %u:%g /dev/mqueue"];
+    spec.mounts?.push({ destination: "/dev/mqueue", type: "mqueue", source: "mqueue" });
+    Object.assign(spec.linux, namespace);
+  };
+  const seen = { out: "123\n0:0\n", err: "", code: 0 };
+  box.write((spec) => {
+    mapped(spec);
+    look(spec, {});
+  });
+  expect(await box.call("run", "new")).toEqual(seen);
+  box.write((spec) => {
+    mapped(spec);
+    if (spec.process !== undefined) spec.process.args = ["sleep", "1000"];
+  });
+  expect((await box.call("run", "-d", "first")).code).toBe(0);
+  try {
+    const pid = Number.parseInt(readFileSync(join(box.root, "first/process"), "utf8"), 10);
+    box.write((spec) => {
+      spec.linux?.namespaces?.push({ type: "user", path: `/proc/${pid}/ns/user` });
+      look(spec, { maskedPaths: [], readonlyPaths: [] });
+    });
+    expect(await box.call("run", "joined")).toEqual(seen);
+  } finally {
+    await box.call("delete", "-f", "first");
+  }
+});
+
 test("a user namespace's path that leads to another namespace, or to none, is an error", async () => {
   for (const [path, why] of [
     ["/proc/self/ns/uts", "invalid argument"],
