@@ -306,6 +306,7 @@ const table = () =>
       ["new_root", "path"],
       ["put_old", "path"],
     ],
+    chroot: [["path", "path"]],
     open_tree: [
       ["dirfd", "dirfd"],
       ["pathname", "path"],

@@ -42,6 +42,7 @@ export const nr = {
   mount: 40,
   umount2: 39,
   pivot_root: 41,
+  chroot: 51,
   open_tree: 428,
   move_mount: 429,
   fsopen: 430,

@@ -42,6 +42,7 @@ export const nr = {
   mount: 165,
   umount2: 166,
   pivot_root: 155,
+  chroot: 161,
   open_tree: 428,
   move_mount: 429,
   fsopen: 430,

@@ -187,15 +187,20 @@ export class Child {
     const propagation = propagationOf(spec.linux?.rootfsPropagation);
     // What is mounted on the host must not be changed from here; shared mounts of the container are so among themselves.
     const outer = propagation & (MS.MS_SHARED | MS.MS_SLAVE) ? MS.MS_SLAVE : MS.MS_PRIVATE;
-    p.sys.mount(null, "/", null, MS.MS_REC | outer, null);
+    const own = this.namespaces.has("mount");
+    if (own) p.sys.mount(null, "/", null, MS.MS_REC | outer, null);
     p.field("root.path");
     if (typeof context.rootfs === "string") {
       const flags = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | OPEN_TREE.AT_RECURSIVE;
       p.with({ into: b.root as Slot }).sys.open_tree(AT_FDCWD, context.rootfs, flags);
     }
+    // Else what is mounted here would be where the host's mounts are copied to, too.
+    const alone = (): unknown => own || p.sys.mount(null, context.mountpoint, null, MS.MS_REC | MS.MS_PRIVATE, null);
     const cover = coverDirectory(b, masked, context.mountpoint);
+    if (cover !== undefined) alone();
     p.field("root.path");
     p.sys.move_mount(b.root, "", AT_FDCWD, context.mountpoint, MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH);
+    alone();
     return cover;
   }
 
@@ -262,6 +267,12 @@ export class Child {
     const { p, b, spec } = this;
     p.field("root.path");
     p.sys.fchdir(b.root);
+    if (!this.namespaces.has("mount")) {
+      // The root of the namespace is the host's; it stays where it is.
+      p.sys.chroot(".");
+      p.sys.chdir("/");
+      return;
+    }
     p.sys.pivot_root(".", ".");
     p.sys.umount2(".", MNT.MNT_DETACH);
     p.sys.chdir("/");

@@ -49,7 +49,10 @@ export interface OciContext {
 export interface PlanContext {
   /** A detached mount (a descriptor that init inherits), or root.path: a directory of the host's. */
   readonly rootfs: number | string;
-  /** A directory of the host's that the root is mounted on, in the container's namespace alone, until it is pivoted to. */
+  /**
+   * A directory of the host's that the root is mounted on, in the container's namespace alone, until it is pivoted to. Where
+   * the container has the host's mount namespace it stays there.
+   */
   readonly mountpoint: string;
   /** Whether stdin is the container's; else it has /dev/null. */
   readonly interactive: boolean;

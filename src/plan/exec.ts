@@ -33,6 +33,8 @@ export interface ExecContext extends PidAudience {
   readonly id: string;
   /** A pidfd of the container's process, which init inherits. */
   readonly target: number;
+  /** The container's root, which init inherits, where it is in no mount namespace that could be joined. */
+  readonly root: number | undefined;
   /** Namespaces that are joined, as CLONE_NEW*. */
   readonly joined: number;
   /** Whether this process is root, of the host or of a user namespace. */
@@ -214,6 +216,11 @@ class ExecCompiler {
     const others = this.late & ~CLONE.CLONE_NEWUSER;
     // Root may join what the user namespace has no right to, so that comes last for it.
     if (others !== 0) p.sys.setns(context.target, others);
+    if (context.root !== undefined) {
+      p.field("root.path");
+      p.sys.fchdir(context.root);
+      p.sys.chroot(".");
+    }
     if ((this.late & user) !== 0) p.sys.setns(context.target, user);
     if (user === 0) return;
     p.tolerate("EINVAL", "EPERM").setgroups(0, null);

@@ -30,11 +30,13 @@ export class Namespaces {
       if (seen.has(type)) throw new OciboxError("INVALID", `linux.namespaces has the type "${type}" twice`);
       seen.add(type);
     }
-    if (!seen.has("mount"))
+    if (!seen.has("mount") && seen.has("user"))
       throw new OciboxError(
-        "UNSUPPORTED",
-        "linux.namespaces has no mount namespace, without which ocibox runs nothing",
+        "INVALID",
+        "linux.namespaces has a user namespace and no mount namespace: nothing can be mounted from it",
       );
+    if (!seen.has("mount") && (linux.rootfsPropagation ?? "") !== "")
+      throw new OciboxError("INVALID", "linux.rootfsPropagation wants a mount namespace in linux.namespaces");
     const mapped = (linux.uidMappings ?? []).length > 0 || (linux.gidMappings ?? []).length > 0;
     if (mapped && !seen.has("user"))
       throw new OciboxError("INVALID", "linux.uidMappings and gidMappings want a user namespace in linux.namespaces");

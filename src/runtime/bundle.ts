@@ -132,6 +132,11 @@ function lastOfEach(env: readonly string[]): string[] {
   return [...last.values()];
 }
 
+/** Whether the container has a mount namespace that is not the runtime's. */
+export function hasOwnMounts(spec: Spec): boolean {
+  return (spec.linux?.namespaces ?? []).some(({ type }) => type === "mount");
+}
+
 /**
  * The environment with each variable once, and with HOME, where the configuration has none or an empty one: the user's,
  * by the container's own passwd. As runc has it.

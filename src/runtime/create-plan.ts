@@ -1,5 +1,5 @@
 /** The plan of an OCI container out of what is known of it: what `create` needs where there is no template. */
-import { AT, AT_FDCWD } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, MNT } from "../../ffi/constants.ts";
 import { encodePart, encodePlan, type Fault } from "../../ffi/encode.ts";
 import type { Recorder, Step } from "../../ffi/plan.ts";
 import type { CgroupPlan } from "../plan/cgroups/plan.ts";
@@ -9,11 +9,23 @@ import type { CopyUpEntry } from "../plan/devices.ts";
 import { runHooks } from "../plan/hooks.ts";
 import type { NetDevice } from "../plan/net-devices.ts";
 import { checkSpec } from "../spec/runtime-decode.ts";
-import { type StateOf, stateFiles, stateText } from "./state.ts";
+import { hasOwnMounts } from "./bundle.ts";
+import { mountsOnPlace, rootPlace, type StateOf, stateFiles, stateText } from "./state.ts";
 import type { PlanCompiler, PlanInputs } from "./templates.ts";
 
 /** The files of a state directory, removed by the plan itself. */
-function forgetSteps(p: Recorder, directory: string, note: (result: ReturnType<Recorder["slot"]>) => void): void {
+function forgetSteps(
+  p: Recorder,
+  directory: string,
+  ownMounts: boolean,
+  note: (result: ReturnType<Recorder["slot"]>) => void,
+): void {
+  if (!ownMounts) {
+    const place = rootPlace(directory);
+    const flags = MNT.MNT_DETACH | MNT.UMOUNT_NOFOLLOW;
+    for (let each = 0; each < mountsOnPlace; each++) note(p.carryOn("EINVAL", "ENOENT").umount2(place, flags));
+    note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, place, AT.AT_REMOVEDIR));
+  }
   for (const name of stateFiles) note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, `${directory}/${name}`, 0));
   note(p.carryOn("ENOENT").unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR));
 }
@@ -30,17 +42,18 @@ export interface Inputs extends PlanInputs {
 }
 
 function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevices }: Inputs): PlanContext {
+  const ownMounts = hasOwnMounts(spec);
   return {
     rootfs,
     netDevices,
-    mountpoint: rootfs,
+    mountpoint: ownMounts ? rootfs : rootPlace(oci.directory),
     interactive: true,
     init: false,
     sources: new Map(sources),
     oci: { ...oci, state: (status) => stateText(state, status), copyUp: new Map(copyUp) },
     cgroups,
     cleanup(p, _code, note) {
-      forgetSteps(p, oci.directory, note);
+      forgetSteps(p, oci.directory, ownMounts, note);
     },
     forget(p) {
       const hooks = spec.hooks?.poststop ?? [];

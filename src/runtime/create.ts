@@ -12,7 +12,7 @@ import type { HostFacts } from "../plan/facts.ts";
 import type { NetDevice } from "../plan/net-devices.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { parseSpec } from "../spec/runtime-parse.ts";
-import { type Bundle, copyUps, loadBundle, sourceKinds, withHome } from "./bundle.ts";
+import { type Bundle, copyUps, hasOwnMounts, loadBundle, sourceKinds, withHome } from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
 import { checkUnused, writeCgroupFile } from "./cgroups.ts";
 import type { Inputs } from "./create-plan.ts";
@@ -23,6 +23,7 @@ import {
   checkId,
   claimContainer,
   forgetContainer,
+  rootPlace,
   type StateRecord,
   stateDirectory,
   updateRecord,
@@ -199,10 +200,11 @@ async function launch(
 }
 
 /** The container's directory, its lock, which init inherits, and its record. */
-function claim(request: CreateRequest, record: StateRecord, text: string, undo: Undo): void {
+function claim(request: CreateRequest, record: StateRecord, bundle: Bundle, undo: Undo): void {
   const directory = stateDirectory(request.root, request.id);
-  inherit(claimContainer(request.root, record, text).release());
+  inherit(claimContainer(request.root, record, bundle.text).release());
   undo.defer(() => forgetContainer(directory));
+  if (!hasOwnMounts(bundle.spec)) direct.mkdirat(AT_FDCWD, rootPlace(directory), 0o700);
   if (request.mode === "create") direct.mknodat(AT_FDCWD, `${directory}/exec.fifo`, S.S_IFIFO | 0o600, 0);
 }
 
@@ -216,7 +218,7 @@ async function createInUnit(request: CreateRequest, bundle: Bundle, spec: Spec, 
   if (request.explain !== undefined)
     return await launch(request, bundle, spec, facts, claimed, planOciCgroups(spec, host, choice));
   using undo = new DisposableStack();
-  claim(request, claimed, bundle.text, undo);
+  claim(request, claimed, bundle, undo);
   const scope = await enterScope(unit, request.id, spec.linux?.resources ?? {}, host);
   try {
     const cgroups = planOciCgroups(spec, host, { ...choice, scope });
@@ -275,7 +277,7 @@ async function createFrom(request: CreateRequest, bundle: Bundle): Promise<numbe
   };
   using undo = new DisposableStack();
   if (request.explain === undefined) {
-    claim(request, record, bundle.text, undo);
+    claim(request, record, bundle, undo);
     checkUnused(cgroups);
   }
   return await launch(request, bundle, spec, facts, record, cgroups);

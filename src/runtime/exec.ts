@@ -1,7 +1,8 @@
 /** `exec`: one more process in a container that runs. This process becomes its parent's init. */
-import { AT_FDCWD } from "../../ffi/constants.ts";
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { encodePlan, type Fault } from "../../ffi/encode.ts";
+import type { OwnedFd } from "../../ffi/fd.ts";
 import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
@@ -12,7 +13,7 @@ import type { ErrorSink } from "../plan/context.ts";
 import { compileExec, namespacesToJoin } from "../plan/exec.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
 import { decodeProcess, decodeSpec } from "../spec/runtime-decode.ts";
-import { withHome } from "./bundle.ts";
+import { hasOwnMounts, withHome } from "./bundle.ts";
 import { cgroupsOfProcess } from "./cgroup-host.ts";
 import { checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
@@ -164,6 +165,15 @@ function mayMove(directory: string): boolean {
   return [above, directory].every((each) => attempt("faccessat2", AT_FDCWD, `${each}/cgroup.procs`, W_OK, 0) >= 0);
 }
 
+/** The root of a container whose mounts are the host's. @throws OciboxError where its process has just ended */
+function rootOf(pid: number, process: OwnedFd): number {
+  const fd = attempt("openat", AT_FDCWD, `/proc/${pid}/root`, O.O_PATH | O.O_DIRECTORY, 0);
+  // Where it is still there, it was its root that was opened.
+  if (fd < 0 || attempt("pidfd_send_signal", process.fd, 0, null, 0) < 0)
+    throw new OciboxError("INVALID", "container not running");
+  return fd;
+}
+
 /** Does not return, but where the plan was only to be printed. @throws OciboxError */
 export async function execInContainer(request: ExecRequest): Promise<number> {
   const container = needContainer(request.root, request.id);
@@ -199,6 +209,7 @@ async function launch(request: ExecRequest, container: Container): Promise<numbe
   const plan = compileExec(spec, process, hostFacts(), {
     id: request.id,
     target: inherit(target.fd),
+    root: hasOwnMounts(spec) ? undefined : rootOf(mark.pid, target),
     joined: namespacesToJoin(spec, sameUser),
     privileged: effectiveUid() === 0,
     ...cgroupsFor(container, request.cgroups, mark.pid),

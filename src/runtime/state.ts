@@ -7,7 +7,7 @@
  *     exec.fifo    until it is started
  *     lock         held while it is created, and while something of it is changed
  */
-import { AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, MNT, O, SIG } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
@@ -254,10 +254,23 @@ const files = [
   "lock",
 ] as const;
 
+/** Where the root of a container without a mount namespace of its own is mounted: nobody but its owner comes there. */
+export function rootPlace(directory: string): string {
+  return `${directory}/root`;
+}
+
+/** Under the root lies what directories are masked with. */
+export const mountsOnPlace = 2;
+
 /** Forgets a container. What it is known by goes last. */
 export function forgetContainer(directory: string): void {
   for (const name of files) attempt("unlinkat", AT_FDCWD, `${directory}/${name}`, 0);
-  direct.unlinkat(AT_FDCWD, directory, 0x200);
+  const removed = attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
+  if (removed >= 0) return;
+  const place = rootPlace(directory);
+  for (let each = 0; each < mountsOnPlace; each++) attempt("umount2", place, MNT.MNT_DETACH | MNT.UMOUNT_NOFOLLOW);
+  attempt("unlinkat", AT_FDCWD, place, AT.AT_REMOVEDIR);
+  direct.unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR);
 }
 
 /** Names of the files, for the plan that forgets a container by itself. */

@@ -312,7 +312,7 @@ add("annotations", (spec) => {
 });
 
 // namespaces
-for (const type of ["pid", "network", "ipc"] as const)
+for (const type of ["pid", "network", "ipc", "mount"] as const)
   add(`without a ${type} namespace`, (spec) => {
     spec.linux.namespaces = spec.linux.namespaces?.filter((each) => each.type !== type) ?? [];
   });

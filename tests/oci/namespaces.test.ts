@@ -1,12 +1,12 @@
 /** Namespaces that are joined by their path, the user namespace among them; mounts with other owners; clocks. */
 import { describe, expect } from "bun:test";
-import { chownSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Spec } from "../../src/spec/runtime.ts";
 import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
 import { testWith } from "../lib/needs.ts";
-import { inventory, until } from "../lib/sandbox.ts";
+import { binary, inventory, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["busybox", "unshare"] };
 const test = testWith(needs);
@@ -218,4 +218,118 @@ test("timeOffsets", async () => {
   expect(out).toMatch(/^monotonic +1000 +5\nboottime +1000000 +0\n/);
   expect(Number(out.split("\n")[2]?.split(" ")[0])).toBeGreaterThan(1_000_000);
   expect(await until(() => box.left().length === 0)).toBe(true);
+});
+
+describe("without a mount namespace", () => {
+  const mounts = (): string => readFileSync("/proc/self/mountinfo", "utf8");
+  /** With a mount that is shared above the root's place, as systemd has them. */
+  const mountless = (spec: Spec, ...args: string[]): void => {
+    if (spec.linux === undefined || spec.process === undefined) return;
+    spec.linux.namespaces = spec.linux.namespaces?.filter(({ type }) => type !== "mount") ?? [];
+    spec.process.args = args;
+    spec.linux.maskedPaths = ["/proc/kcore", "/proc/irq"];
+  };
+
+  test("its root is the bundle's, in the host's namespace; what is mounted goes with it", async () => {
+    const before = mounts();
+    box.write((spec) => mountless(spec, "sh", "-c", "readlink /proc/self/ns/mnt; ls /; ls /proc/irq; exit 3"));
+    const names = readdirSync(join(box.bundle, "rootfs")).sort().join("\n");
+    expect(await box.call("run", "mountless")).toEqual({
+      out: `${readlinkSync("/proc/self/ns/mnt")}\n${names}\n`,
+      err: "",
+      code: 3,
+    });
+    expect(mounts()).toBe(before);
+  });
+
+  test("create, start, exec, delete; one that was never started; one whose supervisor was killed", async () => {
+    const before = mounts();
+    box.write((spec) => mountless(spec, "sleep", "1000"));
+    try {
+      expect(await box.call("create", "mountless")).toEqual({ out: "", err: "", code: 0 });
+      expect(mounts()).toContain(` ${box.root}/mountless/root `);
+      expect((await box.call("start", "mountless")).code).toBe(0);
+      const inside = await box.call(
+        "exec",
+        "mountless",
+        "sh",
+        "-c",
+        "test -e /bin/busybox && pwd; ls -d /../proc; test -e /etc || echo no host",
+      );
+      expect(inside).toEqual({ out: "/\n/../proc\nno host\n", err: "", code: 0 });
+      expect(await box.call("delete", "-f", "mountless")).toEqual({ out: "", err: "", code: 0 });
+      expect(mounts()).toBe(before);
+      expect((await box.call("create", "mountless")).code).toBe(0);
+      expect(await box.call("delete", "mountless")).toEqual({ out: "", err: "", code: 0 });
+      expect(mounts()).toBe(before);
+      const supervised = Bun.spawn([binary, "oci", "--root", box.root, "run", "mountless"], {
+        cwd: box.bundle,
+        stdio: ["ignore", "ignore", "ignore"],
+      });
+      expect(await until(async () => (await box.status("mountless")) === "running")).toBe(true);
+      supervised.kill("SIGKILL");
+      await supervised.exited;
+      expect((await box.call("delete", "-f", "mountless")).code).toBe(0);
+      expect(mounts()).toBe(before);
+    } finally {
+      await box.call("delete", "-f", "mountless");
+    }
+    expect(box.left()).toEqual([]);
+  });
+
+  test("where the host's mounts are shared with another namespace, that one sees nothing of it in the end", async () => {
+    box.write((spec) => mountless(spec, "cat", "/proc/self/mountinfo"));
+    const script = [
+      "mount --make-rshared / && before=$(cat /proc/self/mountinfo)",
+      "unshare --mount --propagation unchanged sleep 1000 & peer=$!",
+      'while [ "$(readlink /proc/$peer/ns/mnt)" = "$(readlink /proc/self/ns/mnt)" ]; do sleep 0.01; done',
+      "there=$(cat /proc/$peer/mountinfo)",
+      '"$@"; code=$?',
+      '[ "$before" = "$(cat /proc/self/mountinfo)" ] || echo "left here"',
+      '[ "$there" = "$(cat /proc/$peer/mountinfo)" ] || echo "left there"',
+      "kill $peer; exit $code",
+    ].join("\n");
+    const [out, err] = [join(box.dir, "shared.out"), join(box.dir, "shared.err")];
+    const child = Bun.spawn(
+      ["unshare", "--mount", "sh", "-c", script, "sh", binary, "oci", "--root", box.root, "run", "mountless"],
+      { cwd: box.bundle, stdio: ["ignore", Bun.file(out), Bun.file(err)] },
+    );
+    expect([await child.exited, readFileSync(err, "utf8")]).toEqual([0, ""]);
+    // The root is not shared, or all that is mounted in it would be there twice.
+    const seen = readFileSync(out, "utf8");
+    expect(seen).toMatch(/ \/proc rw,relatime - proc /);
+    expect(seen).not.toMatch(/left|shared:/);
+  });
+
+  test("a step that fails, whichever it is, leaves no mount", async () => {
+    box.write((spec) => mountless(spec, "true"));
+    const steps = (await box.call("create", "--explain", "mountless")).out.split("\n").length;
+    expect(steps).toBeGreaterThan(200);
+    const wrong: string[] = [];
+    const lane = async (first: number, id: string): Promise<void> => {
+      for (let step = first; step < steps; step += 2) {
+        const ended = await box.call("create", "--inject", `${step}=EIO`, id);
+        if (ended.code === 0) await box.call("delete", "-f", id);
+        else if (box.left().includes(id) && (await box.call("delete", "-f", id)).code !== 0)
+          wrong.push(`step ${step}: it cannot be deleted`);
+        if (mounts().includes(`/${id}/root`)) wrong.push(`step ${step}: ${ended.err}`);
+      }
+    };
+    await Promise.all([lane(0, "mountless-even"), lane(1, "mountless-odd")]);
+    expect(wrong).toEqual([]);
+    expect(box.left()).toEqual([]);
+  }, 120_000);
+
+  test("what it contradicts is refused", async () => {
+    box.write((spec) => {
+      mapped(spec);
+      mountless(spec, "true");
+    });
+    expect((await box.call("run", "mountless")).err).toContain("a user namespace and no mount namespace");
+    box.write((spec) => {
+      mountless(spec, "true");
+      if (spec.linux !== undefined) spec.linux.rootfsPropagation = "private";
+    });
+    expect((await box.call("run", "mountless")).err).toContain("linux.rootfsPropagation wants a mount namespace");
+  });
 });
