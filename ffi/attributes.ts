@@ -3,6 +3,15 @@ import { AT, AT_FDCWD } from "./constants.ts";
 import { attempt, direct, SyscallError } from "./direct.ts";
 import { errnoOf } from "./errno.ts";
 import { alloc, readField } from "./structs.ts";
+import { inUserNamespace } from "./user.ts";
+
+/**
+ * By which overlay is told that a directory hides what layers below have there. What begins with "trusted." is the host's
+ * root's alone: in a user namespace overlay is mounted with `userxattr`. Documentation/filesystems/overlayfs.rst
+ */
+export function opaqueAttribute(): string {
+  return inUserNamespace() ? "user.overlay.opaque" : "trusted.overlay.opaque";
+}
 
 const statMask = 0xfff;
 const mostNames = 65_536;

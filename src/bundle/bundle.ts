@@ -2,6 +2,7 @@
  * An image's configuration and the flags of `run` become a runtime-spec config.json. Pure: files of the image and facts
  * of the host come in as values.
  */
+import { isMapped } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { defaultProfile } from "../plan/seccomp/filter.ts";
@@ -50,6 +51,9 @@ const maskedPaths = [
 ];
 const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/** The group of terminals, everywhere. */
+const ttyGroup = 5;
+
 function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
   const mounts: Mount[] = [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
@@ -63,10 +67,16 @@ function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
       destination: "/dev/pts",
       type: "devpts",
       source: "devpts",
-      options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+      options: [
+        ...["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ...(facts.ids === undefined || isMapped(facts.ids.gids, ttyGroup) ? [`gid=${ttyGroup}`] : []),
+      ],
     },
-    // With the host's network namespace, sysfs would show its devices all the same: it is read-only in either case.
-    { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+    // With the host's network namespace, sysfs would show its devices all the same: it is read-only in either case. Who may
+    // not mount one, as the network is not theirs, has the host's.
+    facts.userNamespace && network === "host"
+      ? { destination: "/sys", type: "bind", source: "/sys", options: ["rbind", "nosuid", "noexec", "nodev", "rro"] }
+      : { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
     { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
     {
       destination: "/dev/shm",
@@ -75,7 +85,6 @@ function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
       options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
     },
   ];
-  void network;
   if (facts.cgroup.mode !== "none")
     mounts.push({
       destination: "/sys/fs/cgroup",
@@ -211,24 +220,32 @@ export function checkOptions(options: RunOptions, facts: HostFacts): void {
   if (options.workdir !== undefined) cleanPath(options.workdir, "the working directory");
 }
 
+/** Whoever the command is to run as is somebody here. @throws OciboxError HOST */
+function checkIds({ uid, gid }: Account, { ids }: HostFacts): void {
+  if (ids === undefined || (isMapped(ids.uids, uid) && isMapped(ids.gids, gid))) return;
+  throw new OciboxError("HOST", `the command cannot run as ${uid}:${gid}, whom this user has no ids for`, {
+    hint: "install uidmap, and give the user ranges in /etc/subuid and /etc/subgid; or run it as root: -u 0",
+  });
+}
+
 function processOf(input: BundleInput, account: Account, bounding: string[], noNewPrivileges: boolean): Process {
   const { image, options, facts } = input;
   // As docker: what a user who is not root may have, it has to get by a file's capabilities.
   const held = account.uid === 0 ? bounding : [];
+  checkIds(account, facts);
+  // Where they cannot be had, as with a user's own id alone, they are the user's own groups, which nothing is lost by.
+  const groups = facts.ids?.setgroups === false ? [] : account.additionalGids;
   return {
     terminal: options.tty,
-    user: {
-      uid: account.uid,
-      gid: account.gid,
-      ...(account.additionalGids.length > 0 ? { additionalGids: account.additionalGids } : {}),
-    },
+    user: { uid: account.uid, gid: account.gid, ...(groups.length > 0 ? { additionalGids: groups } : {}) },
     args: argsOf(input),
     env: environmentOf(input, account.home),
     cwd: cleanPath(options.workdir ?? (image.WorkingDir || "/"), "the working directory"),
     capabilities: { bounding, effective: held, permitted: held, inheritable: [], ambient: [] },
     rlimits: rlimitsOf(options, facts),
     noNewPrivileges,
-    oomScoreAdj: 0,
+    // A user may not lower what a session has set.
+    ...(facts.userNamespace ? {} : { oomScoreAdj: 0 }),
   };
 }
 

@@ -2,7 +2,7 @@ import { OciboxError } from "../errors.ts";
 import type { Digest } from "../spec/digest.ts";
 import { checkStore, discardDamaged, type Problem } from "../store/check.ts";
 import { openStore } from "../store/store.ts";
-import { type Globals, needRoot, places } from "./globals.ts";
+import { asRoot, type Globals, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -45,7 +45,7 @@ export function command(globals: Globals): Command {
     },
     words: [0, 0],
     async run(given) {
-      needRoot("ocibox check");
+      await asRoot(globals);
       const store = openStoreOf(globals);
       const quick = given.flag("quick");
       const look = (): Promise<Problem[]> =>

@@ -7,7 +7,7 @@ import { struct } from "../../ffi/sys.ts";
 import { withTree } from "../container/tree.ts";
 import { OciboxError } from "../errors.ts";
 import { copyContents, copyEntry } from "../layer/copy-tree.ts";
-import { absolute, type Globals, needRoot } from "./globals.ts";
+import { absolute, asRoot, type Globals } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { mountableImage } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
@@ -85,7 +85,7 @@ export function command(globals: Globals): Command {
     },
     words: [2, 2],
     async run(given) {
-      needRoot("ocibox cp");
+      await asRoot(globals);
       const [word = "", destination = ""] = given.words;
       const [name, path] = split(word);
       const target = absolute(destination, "the destination").replace(/(?<=.)\/+$/, "");

@@ -3,7 +3,7 @@ import { findContainer } from "../container/record.ts";
 import { withChanges } from "../container/tree.ts";
 import { writeAll } from "../store/disk.ts";
 import { openStore } from "../store/store.ts";
-import { type Globals, needRoot } from "./globals.ts";
+import { asRoot, type Globals } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { tidied } from "./tidied.ts";
 
@@ -18,7 +18,7 @@ export function command(globals: Globals): Command {
     },
     words: [1, 1],
     async run(given) {
-      needRoot("ocibox diff");
+      await asRoot(globals);
       const { root, state, storeOptions } = tidied(globals);
       const container = findContainer(root, state, given.words[0] as string);
       const changes = await withChanges(openStore(root, storeOptions), container, changesOf);

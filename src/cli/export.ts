@@ -4,7 +4,7 @@ import { OciboxError } from "../errors.ts";
 import { tarTree } from "../layer/tar-tree.ts";
 import { intoFile, writeAll } from "../store/disk.ts";
 import { openStore } from "../store/store.ts";
-import { absolute, type Globals, needRoot } from "./globals.ts";
+import { absolute, asRoot, type Globals } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import type { Command } from "./options.ts";
 import { isTerminal } from "./output.ts";
@@ -30,7 +30,7 @@ export function command(globals: Globals): Command {
     },
     words: [1, 1],
     async run(given) {
-      needRoot("ocibox export");
+      await asRoot(globals);
       const output = given.text("output");
       if (output === undefined && isTerminal(1))
         throw new OciboxError("USAGE", "ocibox export writes an archive to stdout, which is a terminal", {

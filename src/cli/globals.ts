@@ -1,5 +1,5 @@
 /** What stands before the command, and where things are kept because of it. */
-import { attempt } from "../../ffi/direct.ts";
+import { effectiveUid } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 import { parseSnapshotter } from "../store/snapshotter.ts";
 import type { StoreOptions } from "../store/store.ts";
@@ -50,21 +50,46 @@ function storeOptions(globals: Globals): StoreOptions {
   };
 }
 
-/** --root and --state over OCIBOX_ROOT and OCIBOX_STATE over /var/lib/ocibox and /run/ocibox. */
+/**
+ * Where root keeps things, and everybody else: XDG Base Directory Specification. What runs is kept with the images: not
+ * every session has a directory that is gone after a reboot, and in another nobody would be found.
+ * @throws OciboxError USAGE where a user has no home
+ */
+function usualPlaces(): Pick<Places, "root" | "state"> {
+  if (effectiveUid() === 0) return { root: "/var/lib/ocibox", state: "/run/ocibox" };
+  const { HOME, XDG_DATA_HOME } = Bun.env;
+  const data = XDG_DATA_HOME?.startsWith("/") === true ? XDG_DATA_HOME : HOME && `${HOME}/.local/share`;
+  if (!data)
+    throw new OciboxError("USAGE", "there is no place for images: neither HOME nor XDG_DATA_HOME is set", {
+      hint: "set one of them, or OCIBOX_ROOT",
+    });
+  const root = `${data}/ocibox`;
+  return { root, state: `${root}/state` };
+}
+
+/**
+ * --root and --state over OCIBOX_ROOT and OCIBOX_STATE over the usual places.
+ * @throws OciboxError USAGE
+ */
 export function places(globals: Globals): Places {
   const env = Bun.env;
+  const [root, state] = [globals.root ?? env.OCIBOX_ROOT, globals.state ?? env.OCIBOX_STATE];
+  const usual = root && state ? { root, state } : usualPlaces();
   return {
-    root: absolute(globals.root ?? (env.OCIBOX_ROOT || "/var/lib/ocibox"), "the root directory"),
-    state: absolute(globals.state ?? (env.OCIBOX_STATE || "/run/ocibox"), "the state directory"),
+    root: absolute(root || usual.root, "the root directory"),
+    state: absolute(state || usual.state, "the state directory"),
     storeOptions: storeOptions(globals),
     storeMax: globals["store-max"] ?? (env.OCIBOX_STORE_MAX || undefined),
   };
 }
 
-/** @throws OciboxError PERMISSION for anybody but root, until rootless is there */
-export function needRoot(what: string): void {
-  if (attempt("geteuid") === 0) return;
-  throw new OciboxError("PERMISSION", `${what} needs root for now: running as an ordinary user is not there yet`, {
-    hint: "call it with sudo",
-  });
+/**
+ * Goes on as root: an ordinary user in a user namespace, where the program begins anew, so that this does not return.
+ * @throws SyscallError where there can be none
+ */
+export async function asRoot(globals: Globals): Promise<void> {
+  if (effectiveUid() === 0) return;
+  const { root, state } = places(globals);
+  const { enterUserNamespace } = await import("../container/enter.ts");
+  enterUserNamespace({ OCIBOX_ROOT: root, OCIBOX_STATE: state });
 }

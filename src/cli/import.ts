@@ -5,7 +5,7 @@ import { canonical, parseReference } from "../reference/reference.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import { hostPlatform, parsePlatform } from "../spec/platform.ts";
 import { importTar } from "../store/import.ts";
-import { absolute, type Globals, needRoot, places } from "./globals.ts";
+import { absolute, asRoot, type Globals, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -99,7 +99,7 @@ export function command(globals: Globals): Command {
     },
     words: [1, 2],
     async run(given) {
-      needRoot("ocibox import");
+      await asRoot(globals);
       const [file = "", name] = given.words;
       const path = file === "-" ? undefined : absolute(file, "the archive");
       if (path === undefined && isTerminal(0))

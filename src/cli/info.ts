@@ -2,11 +2,12 @@ import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { listContainers } from "../container/record.ts";
+import type { HostFacts } from "../plan/facts.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { preferredSnapshotter, whyNot } from "../store/probe.ts";
 import { snapshotters } from "../store/snapshotter.ts";
 import { openStore, type Store } from "../store/store.ts";
-import { type Globals, places } from "./globals.ts";
+import { asRoot, type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
 import { storeMax } from "./store-max.ts";
@@ -32,10 +33,22 @@ function fileSystemOf(path: string): string {
   }
 }
 
-/** Which ways of keeping layers work, the one that a pull takes first; only root can try. */
+/** Who has called, on the host's side. */
+function userOf({ ids }: HostFacts): string {
+  const host = ids?.uids.find(({ first }) => first === 0)?.host ?? 0;
+  return host === 0 ? "root" : String(host);
+}
+
+/** What stands between containers and the host, besides their namespaces; docs/security.md */
+function isolationOf({ ids }: HostFacts): string {
+  if (ids === undefined) return "root";
+  const size = Math.min(...[ids.uids, ids.gids].map((rows) => rows.reduce((sum, row) => sum + row.size, 0)));
+  return `user namespace of ${size === 1 ? "one id" : `${size} ids`}`;
+}
+
+/** Which ways of keeping layers work, the one that a pull takes first. */
 function backEnds(store: Store): string {
-  if (attempt("geteuid") !== 0 || attempt("faccessat2", AT_FDCWD, store.temporary, 0, 0) < 0)
-    return "tried when the store is made";
+  if (attempt("faccessat2", AT_FDCWD, store.temporary, 0, 0) < 0) return "tried when the store is made";
   const all = snapshotters.map((kind) => ({ kind, why: whyNot(store, kind) }));
   const first = preferredSnapshotter(store);
   const works = all.filter(({ kind, why }) => why === undefined || kind === first).map(({ kind }) => kind);
@@ -50,7 +63,9 @@ export function command(globals: Globals): Command {
       args: { format: { type: "enum", options: ["text", "json"], default: "text", description: "text or json" } },
     },
     words: [0, 0],
-    run(given) {
+    async run(given) {
+      // What there is for a user is seen where a container of theirs would be.
+      await asRoot(globals);
       const at = places(globals);
       const { root, state, storeOptions } = at;
       // Read, for a bad one to be told.
@@ -58,13 +73,12 @@ export function command(globals: Globals): Command {
       const store = openStore(root, storeOptions);
       const facts = hostFacts();
       const containers = listContainers(root, state);
-      const user = attempt("geteuid");
       const shown: Readonly<Record<string, string | number>> = {
         version: globals.version,
         kernel: facts.kernel,
         architecture: process.arch === "arm64" ? "arm64" : "amd64",
-        user: user === 0 ? "root" : `${user} (running containers needs root for now)`,
-        isolation: user === 0 ? "root" : "none yet",
+        user: userOf(facts),
+        isolation: isolationOf(facts),
         cgroups: facts.cgroup.mode,
         "cgroup controllers": facts.cgroup.controllers.join(" "),
         "rootfs back ends": backEnds(store),

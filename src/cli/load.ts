@@ -4,7 +4,7 @@ import { parsePlatform } from "../spec/platform.ts";
 import { loadImage } from "../store/load.ts";
 import { openSource } from "../store/sources/open.ts";
 import type { StoredImage } from "../store/store.ts";
-import { type Globals, needRoot, places } from "./globals.ts";
+import { asRoot, type Globals, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -29,7 +29,7 @@ export function command(globals: Globals): Command {
     },
     words: [0, 0],
     async run(given) {
-      needRoot("ocibox load");
+      await asRoot(globals);
       const input = given.text("input");
       const path = input === "-" ? undefined : input;
       if (path === undefined && isTerminal(0))

@@ -1,6 +1,6 @@
 import { OciboxError } from "../errors.ts";
 import { type Annotations, annotateEntry, annotateIndex } from "../store/edit-index.ts";
-import { type Globals, needRoot } from "./globals.ts";
+import { asRoot, type Globals } from "./globals.ts";
 import { storeWord } from "./image-word.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command, Given } from "./options.ts";
@@ -65,7 +65,7 @@ export function command(globals: Globals): Command {
     },
     words: [1, 2],
     async run(given) {
-      needRoot("ocibox manifest annotate");
+      await asRoot(globals);
       const [word = "", image] = given.words;
       const platform = platformOf(given);
       const annotations = annotationsOf(given);

@@ -4,7 +4,7 @@ import type { Digest } from "../spec/digest.ts";
 import { addEntries } from "../store/edit-index.ts";
 import { makeIndex, type Part } from "../store/make-index.ts";
 import type { Store } from "../store/store.ts";
-import { type Globals, needRoot, places } from "./globals.ts";
+import { asRoot, type Globals, places } from "./globals.ts";
 import { storeWord } from "./image-word.ts";
 import { importByWord } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
@@ -82,7 +82,7 @@ export function command(globals: Globals): Command {
     },
     words: [2, Number.POSITIVE_INFINITY],
     async run(given) {
-      needRoot("ocibox manifest create");
+      await asRoot(globals);
       const [word = "", ...images] = given.words;
       const name = nameOf(word);
       const store = openStoreOf(globals);

@@ -1,5 +1,5 @@
 import { removeEntry } from "../store/edit-index.ts";
-import { type Globals, needRoot } from "./globals.ts";
+import { asRoot, type Globals } from "./globals.ts";
 import { storeWord } from "./image-word.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -19,7 +19,7 @@ export function command(globals: Globals): Command {
     },
     words: [2, 2],
     async run(given) {
-      needRoot("ocibox manifest remove");
+      await asRoot(globals);
       const [word = "", image = ""] = given.words;
       const store = openStoreOf(globals);
       using lock = store.lockShared();

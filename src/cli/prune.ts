@@ -1,7 +1,7 @@
 import { OciboxError } from "../errors.ts";
 import { prune } from "../store/collect.ts";
 import { ask } from "./ask.ts";
-import { type Globals, needRoot } from "./globals.ts";
+import { asRoot, type Globals } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { humanSize, isTerminal, print } from "./output.ts";
@@ -31,7 +31,7 @@ export function command(globals: Globals): Command {
     },
     words: [0, 0],
     async run(given) {
-      needRoot("ocibox prune");
+      await asRoot(globals);
       const all = given.flag("all");
       if (!given.flag("force") && !agreed(all)) return 0;
       const { images, freed } = await prune(openStoreOf(globals), all);

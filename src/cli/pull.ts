@@ -1,7 +1,7 @@
 import { OciboxError } from "../errors.ts";
 import type { StoredImage } from "../store/store.ts";
 import type { Globals, Places } from "./globals.ts";
-import { needRoot, places } from "./globals.ts";
+import { asRoot, places } from "./globals.ts";
 import type { Command, Given, OptionDef } from "./options.ts";
 import { print } from "./output.ts";
 
@@ -99,7 +99,7 @@ export function command(globals: Globals): Command {
     },
     words: [0, Number.POSITIVE_INFINITY],
     async run(given) {
-      needRoot("ocibox pull");
+      await asRoot(globals);
       const at = places(globals);
       const limits = at.storeMax === undefined ? undefined : await import("./store-max.ts");
       // A bad size is better told before a pull than after it.

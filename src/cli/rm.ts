@@ -1,7 +1,7 @@
 import { endLeftovers } from "../container/cgroups.ts";
 import { findContainer, removeContainer } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
-import { type Globals, needRoot } from "./globals.ts";
+import { asRoot, type Globals } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
 import { tidied } from "./tidied.ts";
@@ -17,7 +17,7 @@ export function command(globals: Globals): Command {
     },
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
-      needRoot("ocibox rm");
+      await asRoot(globals);
       const { root, state } = tidied(globals);
       for (const word of given.words) {
         const found = findContainer(root, state, word);

@@ -1,5 +1,5 @@
 import { removeImage } from "../store/collect.ts";
-import { type Globals, needRoot } from "./globals.ts";
+import { asRoot, type Globals } from "./globals.ts";
 import { storeWord } from "./image-word.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -20,7 +20,7 @@ export function command(globals: Globals): Command {
     },
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
-      needRoot("ocibox rmi");
+      await asRoot(globals);
       const store = openStoreOf(globals);
       const { oneLine } = await import("./explain-error.ts");
       let failure: unknown;

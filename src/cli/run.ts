@@ -1,5 +1,5 @@
 import type { Globals } from "./globals.ts";
-import { needRoot, places } from "./globals.ts";
+import { asRoot, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { lockOptions, pullOptions } from "./pull.ts";
 import type { runCommand } from "./run-container.ts";
@@ -102,7 +102,7 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
     stopAtFirst: true,
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
-      needRoot("ocibox run");
+      await asRoot(globals);
       const run = start ?? (await import("./run-container.ts")).runCommand;
       return run(given, places(globals));
     },

@@ -1,7 +1,7 @@
 import { namesIn } from "../../ffi/files.ts";
 import { inUse, usageOf } from "../store/collect.ts";
 import { layerFolders } from "../store/snapshotter.ts";
-import { type Globals, places } from "./globals.ts";
+import { asRoot, type Globals, places } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { humanSize, print, table } from "./output.ts";
@@ -14,7 +14,8 @@ export function command(globals: Globals): Command {
       args: { format: { type: "string", valueHint: "json", description: "json for machines" } },
     },
     words: [0, 0],
-    run(given) {
+    async run(given) {
+      await asRoot(globals);
       const store = openStoreOf(globals);
       const usage = usageOf(store);
       const used = inUse(store);

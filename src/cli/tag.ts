@@ -1,7 +1,7 @@
 import { OciboxError } from "../errors.ts";
 import { canonical, parseReference } from "../reference/reference.ts";
 import type { Globals } from "./globals.ts";
-import { needRoot } from "./globals.ts";
+import { asRoot } from "./globals.ts";
 import { anyImage } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -17,7 +17,7 @@ export function command(globals: Globals): Command {
     },
     words: [2, Number.POSITIVE_INFINITY],
     async run(given) {
-      needRoot("ocibox tag");
+      await asRoot(globals);
       const store = openStoreOf(globals);
       const [word = "", ...names] = given.words;
       const references = names.map(parseReference);

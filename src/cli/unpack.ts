@@ -7,7 +7,7 @@ import { withTree } from "../container/tree.ts";
 import { OciboxError } from "../errors.ts";
 import { copyContents } from "../layer/copy-tree.ts";
 import { removeTree } from "../layer/remove-tree.ts";
-import { absolute, type Globals, needRoot } from "./globals.ts";
+import { absolute, asRoot, type Globals } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { mountableImage } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
@@ -41,7 +41,7 @@ export function command(globals: Globals): Command {
     },
     words: [2, 2],
     async run(given) {
-      needRoot("ocibox unpack");
+      await asRoot(globals);
       const [word = "", target = ""] = given.words;
       const path = absolute(target, "the directory");
       const store = openStoreOf(globals);

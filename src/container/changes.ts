@@ -1,5 +1,5 @@
 /** What a container has changed of its image's tree, from the directory that overlay keeps the changes in. */
-import { pathAt, xattrsOf } from "../../ffi/attributes.ts";
+import { opaqueAttribute, pathAt, xattrsOf } from "../../ffi/attributes.ts";
 import { AT, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
@@ -17,7 +17,6 @@ export interface Change {
 /** What a container's set-up makes to mount on: nobody's change. */
 const ours = new Set(["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]);
 const directoryFlags = O.O_RDONLY | O.O_DIRECTORY | O.O_NOFOLLOW | O.O_CLOEXEC;
-const opaqueAttribute = "trusted.overlay.opaque";
 
 interface Stat {
   readonly kind: number;
@@ -54,7 +53,7 @@ function capabilities(parent: number, name: Uint8Array): string {
 
 function isOpaque(directory: number): boolean {
   const value = alloc(8);
-  return attempt("fgetxattr", directory, opaqueAttribute, value, value.byteLength) === 1 && value[0] === 0x79;
+  return attempt("fgetxattr", directory, opaqueAttribute(), value, value.byteLength) === 1 && value[0] === 0x79;
 }
 
 function textOf(name: Uint8Array): string {

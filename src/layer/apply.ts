@@ -3,7 +3,7 @@
  * image-spec, layer.md. Nothing is ever written outside of that directory: each name is walked from its descriptor, one
  * component at a time, and no symlink of the archive is followed out of it.
  */
-import { clearXattrs, copyXattrs, timesOf } from "../../ffi/attributes.ts";
+import { clearXattrs, copyXattrs, opaqueAttribute, timesOf } from "../../ffi/attributes.ts";
 import { withoutFtl } from "../../ffi/compile.ts";
 import { AT, AT_FDCWD, O, RESOLVE, S } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
@@ -12,6 +12,7 @@ import { OwnedFd } from "../../ffi/fd.ts";
 import { readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
+import { inUserNamespace, ownersHere } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 import { copyData } from "./copy-tree.ts";
 import {
@@ -141,6 +142,9 @@ class Applier {
   /** Then a new file's mode is not what it is made with (acl(5)). */
   #hasDefaultAcl: boolean;
   readonly #umask = currentUmask();
+  /** Whether not all that an archive has can be had: there are no devices, and not everybody's ids. */
+  readonly #limited = inUserNamespace();
+  readonly #owners = ownersHere();
 
   constructor(root: number, options: ApplyOptions) {
     this.root = { fd: root, path: "", gid: gidOf(root) };
@@ -338,6 +342,8 @@ class Applier {
         typeof path === "number"
           ? attempt("fsetxattr", path, label, bytes, bytes.byteLength, 0)
           : attempt("lsetxattr", raw(path), label, bytes, bytes.byteLength, 0);
+      // The host's root alone may give a file such a one.
+      if (result === -errnoOf("EPERM") && this.#limited && name !== "security.capability") continue;
       // A label of SELinux means nothing where there is none.
       if (result < 0 && (result !== -errnoOf("EOPNOTSUPP") || name === "security.capability"))
         throw new SyscallError("lsetxattr", [entry.name, name, bytes, bytes.byteLength, 0], -result);
@@ -397,7 +403,7 @@ class Applier {
   #opaque(parent: number, base: string): void {
     const value = alloc(1);
     value[0] = 0x79;
-    direct.lsetxattr(raw(`/proc/self/fd/${parent}/${base}`), "trusted.overlay.opaque", value, 1, 0);
+    direct.lsetxattr(raw(`/proc/self/fd/${parent}/${base}`), opaqueAttribute(), value, 1, 0);
   }
 
   #makeDirectory(place: Place, entry: TarEntry): void {
@@ -540,8 +546,11 @@ class Applier {
   }
 
   #node(place: Place, entry: TarEntry): void {
-    const kind = { char: S.S_IFCHR, block: S.S_IFBLK, fifo: S.S_IFIFO }[entry.type as "char" | "block" | "fifo"];
+    const kinds = { char: S.S_IFCHR, block: S.S_IFBLK, fifo: S.S_IFIFO };
+    const told = kinds[entry.type as keyof typeof kinds];
     checkDevice(entry);
+    // An empty file in a device's place hides what layers below have there.
+    const kind = this.#limited && told !== S.S_IFIFO ? S.S_IFREG : told;
     const device = (entry.minor & 0xff) | (entry.major << 8) | ((entry.minor & ~0xff) << 12);
     this.#create(place, (name) => attempt("mknodat", place.parent, name, kind | 0o600, device));
     this.#finish(place, entry);
@@ -561,8 +570,9 @@ class Applier {
     this.#told.add("");
   }
 
-  apply(entry: TarEntry, source: ByteSource): void {
+  apply(told: TarEntry, source: ByteSource): void {
     this.#closeDone();
+    const entry = this.#limited ? { ...told, uid: this.#owners.uid(told.uid), gid: this.#owners.gid(told.gid) } : told;
     const { above, base } = partsOf(entry.name);
     if (this.#last?.above === above && isPlain(base))
       this.#take(this.#placeIn(this.#last.directory, base), entry, source);

@@ -8,6 +8,7 @@ import { attempt, direct } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
+import { ownersHere } from "../../ffi/user.ts";
 import { names } from "./remove-tree.ts";
 
 const statMask = 0xfff;
@@ -38,6 +39,7 @@ class Copier {
   /** The first name of each file that has several, from the top of the copy. */
   readonly #links = new Map<string, Uint8Array>();
   readonly #buffer = alloc(1 << 20);
+  readonly #owners = ownersHere();
   entries = 0;
 
   constructor(
@@ -57,8 +59,8 @@ class Copier {
     const mode = this.#get("stx_mode");
     const kind = mode & S.S_IFMT;
     const own = {
-      uid: this.#get("stx_uid"),
-      gid: this.#get("stx_gid"),
+      uid: this.#owners.uid(this.#get("stx_uid")),
+      gid: this.#owners.gid(this.#get("stx_gid")),
       seconds: this.#get("stx_mtime_sec"),
       nanoseconds: this.#get("stx_mtime_nsec"),
     };

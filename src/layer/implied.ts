@@ -2,7 +2,7 @@
  * Directories that a layer has things in without naming them itself. In an overlay the layer's own directory hides the
  * attributes of those below, so it is given theirs: what unpacking layer upon layer into one directory would leave.
  */
-import { type Attributes, copyAttributes, readAttributes, timesOf } from "../../ffi/attributes.ts";
+import { type Attributes, copyAttributes, opaqueAttribute, readAttributes, timesOf } from "../../ffi/attributes.ts";
 import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
@@ -27,7 +27,7 @@ export function raw(name: string): Uint8Array {
 
 function isOpaque(fd: number): boolean {
   const value = alloc(8);
-  return attempt("lgetxattr", `/proc/self/fd/${fd}/.`, "trusted.overlay.opaque", value, 8) === 1 && value[0] === 0x79;
+  return attempt("lgetxattr", `/proc/self/fd/${fd}/.`, opaqueAttribute(), value, 8) === 1 && value[0] === 0x79;
 }
 
 /** A directory of one layer; "absent" where the layers below decide, "hidden" where nothing of theirs is seen. */

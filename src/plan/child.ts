@@ -137,7 +137,7 @@ export class Child {
     const fifo = this.closeAll(report);
     becomeUser(b, this.process, spec.linux?.seccomp, this.facts, {
       diesWithParent: oci === undefined,
-      keepsGroups: oci?.privileged === false,
+      keepsGroups: oci === undefined ? this.facts.ids?.setgroups === false : !oci.privileged,
       beforeFilter: () => this.ready(fifo),
       last: () => this.hooksBeforeCommand(),
       ...(oci === undefined

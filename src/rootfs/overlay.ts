@@ -3,7 +3,7 @@
  * What it makes is a detached mount: nobody sees it until init puts it in the container's own mount namespace, and it
  * is gone when the last descriptor of it is.
  */
-import { copyAttributes } from "../../ffi/attributes.ts";
+import { copyAttributes, opaqueAttribute } from "../../ffi/attributes.ts";
 import {
   AT,
   AT_FDCWD,
@@ -22,6 +22,7 @@ import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc } from "../../ffi/structs.ts";
 import type { Sys } from "../../ffi/sys.ts";
+import { inUserNamespace } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 
 export interface OverlayTree {
@@ -50,7 +51,8 @@ function nameOf(path: string): string {
  */
 export function seen(lower: readonly string[]): readonly string[] {
   const value = alloc(1);
-  const last = lower.findIndex((layer) => attempt("lgetxattr", layer, "trusted.overlay.opaque", value, 1) === 1);
+  const opaque = opaqueAttribute();
+  const last = lower.findIndex((layer) => attempt("lgetxattr", layer, opaque, value, 1) === 1);
   return last < 0 ? lower : lower.slice(0, last + 1);
 }
 
@@ -65,7 +67,9 @@ function mountOverlay<V>(sys: Sys<V>, tree: OverlayTree): V {
   for (const layer of tree.lower) sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "lowerdir+", nameOf(layer), 0);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "upperdir", nameOf(tree.upper), 0);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "workdir", nameOf(tree.work), 0);
-  sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "redirect_dir", "off", 0);
+  // With attributes of a user's, redirects are off in any case.
+  if (inUserNamespace()) sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_FLAG, "userxattr", null, 0);
+  else sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_STRING, "redirect_dir", "off", 0);
   if (tree.volatile) sys.fsconfig(fs, FSCONFIG.FSCONFIG_SET_FLAG, "volatile", null, 0);
   sys.fsconfig(fs, FSCONFIG.FSCONFIG_CMD_CREATE, null, null, 0);
   const mount = sys.fsmount(fs, FSMOUNT.FSMOUNT_CLOEXEC, MOUNT_ATTR.MOUNT_ATTR_NODEV);
@@ -88,7 +92,7 @@ function mountOverlayOld(tree: OverlayTree, place: string): number {
   direct.unshare(CLONE.CLONE_NEWNS);
   direct.mount(null, "/", null, MS.MS_REC | MS.MS_SLAVE, null);
   const lower = tree.lower.map((layer) => byDescriptor(layer, owned)).join(":");
-  const data = `lowerdir=${lower},upperdir=${byDescriptor(tree.upper, owned)},workdir=${byDescriptor(tree.work, owned)},redirect_dir=off`;
+  const data = `lowerdir=${lower},upperdir=${byDescriptor(tree.upper, owned)},workdir=${byDescriptor(tree.work, owned)},${inUserNamespace() ? "userxattr" : "redirect_dir=off"}`;
   direct.mount("ocibox", place, "overlay", MS.MS_NODEV, tree.volatile ? `${data},volatile` : data);
   const mount = direct.open_tree(
     AT_FDCWD,

@@ -3,12 +3,11 @@ import { AT, AT_FDCWD, CAP, MAGIC, PR, RLIMIT } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import type { CgroupMode, HostFacts } from "../plan/facts.ts";
+import { idRows, inUserNamespace } from "../../ffi/user.ts";
+import type { CgroupMode, HostFacts, HostIds } from "../plan/facts.ts";
 
 const cgroupMount = "/sys/fs/cgroup";
 const W_OK = 2;
-const STATX_INO = 0x100;
-const firstUserNamespace = 0xeffffffd;
 
 function exists(path: string): boolean {
   return attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
@@ -21,16 +20,6 @@ function fileSystem(path: string): number {
 
 function writable(path: string): boolean {
   return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
-}
-
-/** Whether root here is only so in a user namespace: what the host's root may do is not to be had then. */
-export function inUserNamespace(): boolean {
-  const stat = alloc(256);
-  // The first user namespace has the same number on every machine: include/linux/proc_ns.h, PROC_USER_INIT_INO.
-  return (
-    attempt("statx", AT_FDCWD, "/proc/self/ns/user", 0, STATX_INO, stat) >= 0 &&
-    readField("statx", stat, "stx_ino") !== firstUserNamespace
-  );
 }
 
 /** The hierarchies of v1 that a container may be put in; others (cpuset, blkio, …) are not joined. */
@@ -85,6 +74,11 @@ function permitted(): number {
   return (words[1] ?? 0) + (words[4] ?? 0) * 2 ** 32;
 }
 
+function ids(): HostIds {
+  const setgroups = (readText("/proc/self/setgroups") ?? "").trim() !== "deny";
+  return { uids: idRows("uid_map"), gids: idRows("gid_map"), setgroups };
+}
+
 /**
  * @param labels whether AppArmor and SELinux are looked for: where nothing asks for either, neither need be known
  * @throws SyscallError where even uname(2) is refused
@@ -97,6 +91,7 @@ export function hostFacts(labels = true): HostFacts {
     lastCap: lastCap(),
     permitted: permitted(),
     userNamespace: inUserNamespace(),
+    ids: inUserNamespace() ? ids() : undefined,
     apparmor: labels && (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),
     selinux: labels && exists("/sys/fs/selinux/enforce"),
     nofile: nofile(),

@@ -3,13 +3,13 @@
  * https://systemd.io/CONTROL_GROUP_INTERFACE/ and org.freedesktop.systemd1(5)
  */
 import { attempt } from "../../ffi/direct.ts";
+import { inUserNamespace } from "../../ffi/user.ts";
 import { OciboxError, reason } from "../errors.ts";
 import type { CgroupHost, SystemdUnit } from "../plan/cgroups/paths.ts";
 import type { Resources } from "../spec/runtime.ts";
 import { cgroupsOfProcess } from "./cgroup-host.ts";
 import { DbusConnection, DbusError } from "./dbus.ts";
 import type { Value } from "./dbus-wire.ts";
-import { inUserNamespace } from "./host.ts";
 import { limitProperties, type Property } from "./systemd-properties.ts";
 
 const destination = "org.freedesktop.systemd1";

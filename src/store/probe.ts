@@ -1,8 +1,10 @@
 /** Which ways of keeping layers work here: each is tried, on the file system of the store. */
+import { opaqueAttribute } from "../../ffi/attributes.ts";
 import { AT_FDCWD, FSCONFIG, FSOPEN, O, S } from "../../ffi/constants.ts";
 import { direct, SyscallError } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc } from "../../ffi/structs.ts";
+import { inUserNamespace } from "../../ffi/user.ts";
 import { OciboxError, reason } from "../errors.ts";
 import { Inode } from "../layer/erofs/inode.ts";
 import { mountErofs } from "../layer/erofs/mount.ts";
@@ -18,7 +20,7 @@ function tryOverlay(place: string): void {
   direct.mknodat(AT_FDCWD, `${place}/lower/gone`, S.S_IFCHR, 0);
   const yes = alloc(1);
   yes[0] = 0x79;
-  direct.lsetxattr(`${place}/lower`, "trusted.overlay.opaque", yes, 1, 0);
+  direct.lsetxattr(`${place}/lower`, opaqueAttribute(), yes, 1, 0);
   // In a directory of its own: a long path does not fit into the string.
   using lower = new OwnedFd(direct.openat(AT_FDCWD, `${place}/lower`, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
   using upper = new OwnedFd(direct.openat(AT_FDCWD, `${place}/upper`, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
@@ -30,6 +32,7 @@ function tryOverlay(place: string): void {
   set("lowerdir", lower);
   set("upperdir", upper);
   set("workdir", work);
+  if (inUserNamespace()) direct.fsconfig(fs.fd, FSCONFIG.FSCONFIG_SET_FLAG, "userxattr", null, 0);
   direct.fsconfig(fs.fd, FSCONFIG.FSCONFIG_CMD_CREATE, null, null, 0);
 }
 

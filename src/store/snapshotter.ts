@@ -2,6 +2,7 @@
  * The ways that an image's layers lie on the disk, to be mounted. Which of them works depends on the kernel and on the
  * file system of the store.
  */
+import { inUserNamespace } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 import type { ChainId } from "../spec/digest.ts";
 
@@ -14,9 +15,12 @@ export const snapshotters = ["overlay", "erofs", "copy"] as const;
  */
 export type Snapshotter = (typeof snapshotters)[number];
 
-/** Below the store's root. */
+/**
+ * Below the store's root. What an ordinary user's overlay has for an opaque directory is not what root's has, so that
+ * neither takes the other's layers, which may lie in an additional store.
+ */
 export const layerFolders: Readonly<Record<Snapshotter, string>> = {
-  overlay: "layers",
+  overlay: inUserNamespace() ? "user-layers" : "layers",
   erofs: "erofs",
   copy: "trees",
 };

@@ -9,6 +9,7 @@ export const facts: HostFacts = {
   lastCap: 40,
   permitted: 2 ** 41 - 1,
   userNamespace: false,
+  ids: undefined,
   apparmor: false,
   selinux: false,
   nofile: { soft: 1024, hard: 524_288 },

@@ -102,7 +102,7 @@ async function defaultRoot(): Promise<string> {
   const uid = effectiveUid();
   if (own === "") return uid === 0 ? "/run/ocibox/oci" : `/tmp/ocibox-${uid}/ocibox/oci`;
   if (uid !== 0) return `${own}/ocibox/oci`;
-  const { inUserNamespace } = await import("../../runtime/host.ts");
+  const { inUserNamespace } = await import("../../../ffi/user.ts");
   return inUserNamespace() && Bun.env.USER !== "root" ? `${own}/ocibox/oci` : "/run/ocibox/oci";
 }
 

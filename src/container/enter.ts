@@ -1,0 +1,60 @@
+/** An ordinary user's start: the program goes on in a user namespace of its own, as its root. */
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { direct } from "../../ffi/direct.ts";
+import { encodePlan } from "../../ffi/encode.ts";
+import { readText } from "../../ffi/files.ts";
+import { execInit } from "../../ffi/launch.ts";
+import { compileEntering, type IdRange, type Mapper } from "../plan/enter.ts";
+import { callersEnvironment } from "../runtime/handed.ts";
+
+const mostRanges = 1 << 20;
+/** Fewer are of no use: nobody of 65534 ("nobody") is among them. */
+const leastIds = 65_536;
+
+/** The first range of a user's own that is large enough: subuid(5). @param names the user's name and number */
+export function rangeIn(text: string, names: readonly string[]): IdRange | undefined {
+  for (const line of text.split("\n")) {
+    const [owner = "", first = "", size = ""] = line.split(":");
+    if (!names.includes(owner) || !/^\d{1,10}$/.test(first) || !/^\d{1,10}$/.test(size)) continue;
+    if (Number(size) >= leastIds && Number(first) > 0) return { first: Number(first), size: Number(size) };
+  }
+  return undefined;
+}
+
+/** The user's name in /etc/passwd; another source of names is not asked. */
+function nameOf(uid: number): string[] {
+  for (const line of (readText("/etc/passwd", mostRanges) ?? "").split("\n")) {
+    const [name = "", , id] = line.split(":");
+    if (id === String(uid)) return [name];
+  }
+  return [];
+}
+
+function mapper(program: string, file: string, names: readonly string[]): Mapper | undefined {
+  const range = rangeIn(readText(file, mostRanges) ?? "", names);
+  const path = Bun.which(program);
+  return range === undefined || path === null ? undefined : { program: path, range };
+}
+
+/**
+ * Starts this program anew with the same arguments, as root of a user namespace: with the ids that /etc/subuid and
+ * /etc/subgid give the user, where newuidmap(1) is there to map them, else with the user's own alone. The process stays.
+ * @param places where things are kept, as variables for the program: root's own would be others
+ * @throws SyscallError; init prints what fails then, and ends with 125
+ */
+export function enterUserNamespace(places: Readonly<Record<string, string>>): never {
+  const [uid, gid] = [direct.geteuid(), direct.getegid()];
+  const names = [...nameOf(uid), String(uid)];
+  const [ofUser, ofGroup] = [mapper("newuidmap", "/etc/subuid", names), mapper("newgidmap", "/etc/subgid", names)];
+  const plan = compileEntering({
+    uid,
+    gid,
+    pid: process.pid,
+    mappers: ofUser === undefined || ofGroup === undefined ? undefined : { uid: ofUser, gid: ofGroup },
+    program: direct.openat(AT_FDCWD, "/proc/self/exe", O.O_PATH, 0),
+    argv: [process.argv0, ...process.argv.slice(2)],
+  });
+  const set = new Set(Object.keys(places));
+  const env = callersEnvironment().filter((each) => !set.has(each.slice(0, each.indexOf("="))));
+  execInit(encodePlan(plan), { env: [...env, ...Object.entries(places).map((pair) => pair.join("="))] });
+}
