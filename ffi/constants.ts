@@ -184,6 +184,7 @@ export const PR = {
   PR_SET_SECUREBITS: 28,
   PR_SET_CHILD_SUBREAPER: 36,
   PR_SET_NO_NEW_PRIVS: 38,
+  PR_GET_NO_NEW_PRIVS: 39,
   PR_CAP_AMBIENT: 47,
 } as const;
 export const PR_CAP_AMBIENT_RAISE = 2;

@@ -1,5 +1,7 @@
 /** The store that a command works on, tidied first. */
+import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
+import { effectiveUid } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 import type { Platform } from "../spec/image.ts";
 import { showPlatform } from "../spec/platform.ts";
@@ -7,6 +9,8 @@ import { openStore, type Store, type StoredImage } from "../store/store.ts";
 import type { Globals } from "./globals.ts";
 import { storeWord } from "./image-word.ts";
 import { tidied } from "./tidied.ts";
+
+const W_OK = 2;
 
 export function openStoreOf(globals: Globals): Store {
   const { root, storeOptions } = tidied(globals);
@@ -21,7 +25,8 @@ export async function findImage(store: Store, word: string, platform?: Platform)
 /** The same of a name in full. @param word for the error: as it was given */
 export function findNamed(store: Store, meant: string, word: string, platform?: Platform): StoredImage {
   // Whoever may remove images has it that nobody does while this one is read.
-  using lock = attempt("geteuid") === 0 ? store.lockShared() : undefined;
+  const may = effectiveUid() === 0 || attempt("faccessat2", AT_FDCWD, store.root, W_OK, 0) >= 0;
+  using lock = may ? store.lockShared() : undefined;
   void lock;
   const image = store.find(meant, platform);
   if (image !== undefined) return image;

@@ -1,5 +1,5 @@
 /** An ordinary user's start: the program goes on in a user namespace of its own, as its root. */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { AT_FDCWD, O, PR } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
 import { readText } from "../../ffi/files.ts";
@@ -30,7 +30,9 @@ function nameOf(uid: number): string[] {
   return [];
 }
 
+/** @returns undefined where there is no range, or nobody who could map one: what is setuid is not so without new privileges */
 function mapper(program: string, file: string, names: readonly string[]): Mapper | undefined {
+  if (direct.prctl(PR.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) !== 0) return undefined;
   const range = rangeIn(readText(file, mostRanges) ?? "", names);
   const path = Bun.which(program);
   return range === undefined || path === null ? undefined : { program: path, range };

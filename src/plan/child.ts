@@ -12,7 +12,7 @@ import type { OciContext, PlanContext } from "./context.ts";
 import { bindDefaultDevices, makeDevices } from "./devices.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
-import { becomeUser } from "./identity.ts";
+import { becomeUser, groupsOf } from "./identity.ts";
 import { goBetween } from "./joined-user.ts";
 import { allowEveryProcessor, joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
@@ -137,7 +137,7 @@ export class Child {
     const fifo = this.closeAll(report);
     becomeUser(b, this.process, spec.linux?.seccomp, this.facts, {
       diesWithParent: oci === undefined,
-      keepsGroups: oci === undefined ? this.facts.ids?.setgroups === false : !oci.privileged,
+      groups: groupsOf(spec, oci === undefined ? this.facts.ids?.setgroups !== false : oci.privileged),
       beforeFilter: () => this.ready(fifo),
       last: () => this.hooksBeforeCommand(),
       ...(oci === undefined

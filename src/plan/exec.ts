@@ -15,7 +15,7 @@ import { execute } from "./command.ts";
 import type { ErrorSink } from "./context.ts";
 import type { HostFacts } from "./facts.ts";
 import type { StateText } from "./hooks.ts";
-import { becomeUser, checkCwd, warnOfCapabilities } from "./identity.ts";
+import { becomeUser, checkCwd, groupsOf, warnOfCapabilities } from "./identity.ts";
 import { allowEveryProcessor, joinKeyring, setAffinity, setAttention } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { cloneFlags, namespacesOf } from "./namespaces.ts";
@@ -204,7 +204,7 @@ class ExecCompiler {
     this.closeAll(report[1]);
     becomeUser(b, process, spec.linux?.seccomp, facts, {
       diesWithParent: false,
-      keepsGroups: !context.privileged,
+      groups: groupsOf(spec, context.privileged),
       offer: (listener) => offerListener(p, 3 + context.keepFds, listener, this.listenerNumber),
     });
   }

@@ -15,7 +15,8 @@ import { errnoOf } from "../../ffi/errno.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
-import type { Capabilities, LinuxSeccomp, Process, Rlimit } from "../spec/runtime.ts";
+import { keepGroups } from "../spec/annotations.ts";
+import type { Capabilities, LinuxSeccomp, Process, Rlimit, Spec } from "../spec/runtime.ts";
 import type { Builder } from "./builder.ts";
 import type { HostFacts } from "./facts.ts";
 import { filterFor } from "./seccomp/filter.ts";
@@ -95,13 +96,13 @@ function dropBounding(b: Builder, bounding: readonly string[], lastCap: number):
   }
 }
 
-function setIds(b: Builder, process: Process, keepsGroups: boolean): void {
+function setIds(b: Builder, process: Process, groups: Becoming["groups"]): void {
   const { p } = b;
   const { uid, gid, additionalGids = [], umask = 0o022 } = process.user;
   p.field("process.user.additionalGids");
   const list = new Uint8Array(new Uint32Array(additionalGids).buffer);
-  const sys = keepsGroups && additionalGids.length === 0 ? p.tolerate("EPERM") : p.sys;
-  sys.setgroups(additionalGids.length, list.byteLength === 0 ? null : list);
+  const sys = groups === "set if permitted" && additionalGids.length === 0 ? p.tolerate("EPERM") : p.sys;
+  if (groups !== "keep") sys.setgroups(additionalGids.length, list.byteLength === 0 ? null : list);
   p.field("process.user.gid");
   p.sys.setresgid(gid, gid, gid);
   p.field("process.user.uid");
@@ -196,14 +197,23 @@ function cannotEnter(cwd: string): string {
 export interface Becoming {
   /** Whether the process is killed when its parent ends. */
   readonly diesWithParent: boolean;
-  /** A user's namespace forbids setgroups(2), so that his own groups stay; user_namespaces(7). */
-  readonly keepsGroups: boolean;
+  /**
+   * What becomes of ocibox's own supplementary groups. A user's namespace may forbid setgroups(2), so that they stay unless
+   * others are asked for; user_namespaces(7). "keep" is asked for by an annotation.
+   */
+  readonly groups: "set" | "set if permitted" | "keep";
   /** Called where the process is all that was asked for but for the filter: what it does then the filter cannot forbid. */
   readonly beforeFilter?: () => void;
   /** Called when there is nothing left to be done but the command. */
   readonly last?: () => void;
   /** Called with the filter's listener, where the filter has one: it is loaded before the process is ready then. */
   readonly offer?: (listener: Slot) => void;
+}
+
+/** @param permitted whether this process may change its groups */
+export function groupsOf({ annotations }: Spec, permitted: boolean): Becoming["groups"] {
+  if (annotations?.[keepGroups] === "1") return "keep";
+  return permitted ? "set" : "set if permitted";
 }
 
 /**
@@ -225,7 +235,7 @@ export function becomeUser(
   const listens = asksListener(seccomp);
   if (!strict) loadSeccomp(b, seccomp, facts, becoming);
   if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
-  setIds(b, process, becoming.keepsGroups);
+  setIds(b, process, becoming.groups);
   p.field("process.cwd");
   p.with({ says: cannotEnter(process.cwd) }).sys.fchdir(cwd);
   if (process.capabilities !== undefined) setCapabilities(b, process, facts.lastCap);

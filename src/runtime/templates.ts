@@ -15,6 +15,7 @@
  */
 import type { EncodedPart } from "../../ffi/encode.ts";
 import type { HostFacts } from "../plan/facts.ts";
+import { keepGroups } from "../spec/annotations.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { identityOf, readKept, writeKept } from "./kept.ts";
 
@@ -77,9 +78,11 @@ function reduced<I extends PlanInputs>(inputs: I): I {
             env: inputs.looksUp ? path : [],
           },
         };
-  // Only hooks are told of annotations.
+  // Only hooks are told of annotations, and one says something to us.
   const plain = spec.hooks === undefined;
-  return { ...inputs, spec: { ...spec, ...process, ...(plain ? { annotations: undefined } : {}) } };
+  const keep = spec.annotations?.[keepGroups];
+  const annotations = keep === undefined ? undefined : { [keepGroups]: keep };
+  return { ...inputs, spec: { ...spec, ...process, ...(plain ? { annotations } : {}) } };
 }
 
 /** Bytes, and what in them is to be written over. */

@@ -513,6 +513,37 @@ describe("namespaces by their paths", () => {
   });
 });
 
+test("run.oci.keep_original_groups leaves the runtime's own groups, for exec as well", async () => {
+  const write = (annotations: Record<string, string>): void =>
+    box.write((spec) => {
+      if (spec.process === undefined) return;
+      spec.process.args = ["id", "-G"];
+      spec.process.user = { uid: 0, gid: 0, additionalGids: [7] };
+      spec.annotations = annotations;
+    });
+  box.within = ["setpriv", "--groups", "5,6"];
+  try {
+    // Three times each: the last is made by a template, of which there is one for either kind.
+    for (let round = 0; round < 3; round++)
+      for (const [annotations, seen] of [
+        [{}, "0 7"],
+        [{ "run.oci.keep_original_groups": "1" }, "0 5 6"],
+      ] as const) {
+        write(annotations);
+        expect(await box.call("run", "as-runc")).toEqual({ out: `${seen}\n`, err: "", code: 0 });
+      }
+    box.write((spec) => {
+      if (spec.process !== undefined) spec.process.args = ["sleep", "1000"];
+      spec.annotations = { "run.oci.keep_original_groups": "1" };
+    });
+    expect((await box.call("run", "-d", "as-runc")).code).toBe(0);
+    expect((await box.call("exec", "as-runc", "id", "-G")).out).toBe("0 5 6\n");
+  } finally {
+    box.within = [];
+    await box.call("delete", "-f", "as-runc");
+  }
+});
+
 describe("kill", () => {
   test("TERM ends a container that waits to be started", async () => {
     sleeper();
