@@ -36,6 +36,9 @@ const commands = [
   "system df",
   "inspect",
   "ps",
+  "exec",
+  "stop",
+  "kill",
   "rm",
   "info",
   "version",
@@ -100,6 +103,12 @@ function load(name: CommandName): Promise<{ command: (globals: Globals) => Comma
       return import("./cli/inspect.ts");
     case "ps":
       return import("./cli/ps.ts");
+    case "exec":
+      return import("./cli/exec.ts");
+    case "stop":
+      return import("./cli/stop.ts");
+    case "kill":
+      return import("./cli/kill.ts");
     case "rm":
       return import("./cli/rm.ts");
     case "info":

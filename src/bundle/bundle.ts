@@ -221,7 +221,7 @@ export function checkOptions(options: RunOptions, facts: HostFacts): void {
 }
 
 /** Whoever the command is to run as is somebody here. @throws OciboxError HOST */
-function checkIds({ uid, gid }: Account, { ids }: HostFacts): void {
+export function checkIds({ uid, gid }: Account, { ids }: HostFacts): void {
   if (ids === undefined || (isMapped(ids.uids, uid) && isMapped(ids.gids, gid))) return;
   throw new OciboxError("HOST", `the command cannot run as ${uid}:${gid}, whom this user has no ids for`, {
     hint: "install uidmap, and give the user ranges in /etc/subuid and /etc/subgid; or run it as root: -u 0",

@@ -85,11 +85,12 @@ export function places(globals: Globals): Places {
 
 /**
  * Goes on as root: an ordinary user in a user namespace, where the program begins anew, so that this does not return.
+ * @param of the process in whose namespace that is to be; a new one where there is none
  * @throws SyscallError where there can be none
  */
-export async function asRoot(globals: Globals): Promise<void> {
+export async function asRoot(globals: Globals, of?: (places: Places) => number | undefined): Promise<void> {
   if (effectiveUid() === 0) return;
-  const { root, state } = places(globals);
+  const at = places(globals);
   const { enterUserNamespace } = await import("../container/enter.ts");
-  enterUserNamespace({ OCIBOX_ROOT: root, OCIBOX_STATE: state });
+  enterUserNamespace({ OCIBOX_ROOT: at.root, OCIBOX_STATE: at.state }, of?.(at));
 }

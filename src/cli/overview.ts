@@ -29,12 +29,13 @@ export async function showOverview<Name extends string>(
       root: {
         type: "string",
         valueHint: "DIR",
-        description: "Where images and containers are kept; $OCIBOX_ROOT (/var/lib/ocibox)",
+        description: "Where images and containers are kept; $OCIBOX_ROOT (/var/lib/ocibox, or ~/.local/share/ocibox)",
       },
       state: {
         type: "string",
         valueHint: "DIR",
-        description: "Where the state of running containers is kept; $OCIBOX_STATE (/run/ocibox)",
+        description:
+          "Where the state of running containers is kept; $OCIBOX_STATE (/run/ocibox, or state below the root)",
       },
       snapshotter: {
         type: "string",

@@ -1,6 +1,10 @@
+import { SIG } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
 import { endLeftovers } from "../container/cgroups.ts";
-import { findContainer, removeContainer } from "../container/record.ts";
+import { containerDirectory, findContainer, removeContainer } from "../container/record.ts";
+import { untilLeft } from "../container/state.ts";
 import { OciboxError } from "../errors.ts";
+import { openMarked, readMark } from "../runtime/process-mark.ts";
 import { asRoot, type Globals } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
@@ -26,9 +30,12 @@ export function command(globals: Globals): Command {
             throw new OciboxError("IN_USE", `the container "${word}" is running`, {
               hint: "end it first, or remove it with: ocibox rm -f",
             });
+          const mark = readMark(containerDirectory(root, found.id));
+          using process = mark === undefined ? undefined : openMarked(mark);
+          if (process !== undefined) attempt("pidfd_send_signal", process.fd, SIG.SIGKILL, null, 0);
           endLeftovers(found.id);
           // Its supervisor sees the end, and takes a moment to tidy up.
-          for (let tries = 0; tries < 500 && findRunning(root, state, found.id); tries++) await Bun.sleep(10);
+          await untilLeft(state, found.id, 5000);
         }
         removeContainer(root, found.id);
         print(word);
@@ -36,12 +43,4 @@ export function command(globals: Globals): Command {
       return 0;
     },
   };
-}
-
-function findRunning(root: string, state: string, id: string): boolean {
-  try {
-    return findContainer(root, state, id).running;
-  } catch {
-    return false;
-  }
 }

@@ -1,6 +1,7 @@
 /** Ending whatever is left in a container's cgroups, and removing them: only for what a killed ocibox left behind. */
 import { AT, AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
+import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { namesIn, readText, writeFully } from "../../ffi/files.ts";
 import type { ContainerId } from "./state.ts";
@@ -44,7 +45,9 @@ export function endLeftovers(id: ContainerId): void {
   for (const directory of directoriesOf(id)) {
     for (let tries = 0; tries < 200; tries++) {
       const busy = endProcessesIn(directory);
-      if (!busy && attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR) >= 0) break;
+      const removed = busy ? 0 : attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
+      // Its supervisor may have been quicker.
+      if (!busy && (removed >= 0 || removed === -errnoOf("ENOENT"))) break;
       Bun.sleepSync(10);
     }
   }

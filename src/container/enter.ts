@@ -42,9 +42,10 @@ function mapper(program: string, file: string, names: readonly string[]): Mapper
  * Starts this program anew with the same arguments, as root of a user namespace: with the ids that /etc/subuid and
  * /etc/subgid give the user, where newuidmap(1) is there to map them, else with the user's own alone. The process stays.
  * @param places where things are kept, as variables for the program: root's own would be others
+ * @param of a process of the user's, in whose user namespace it is to be
  * @throws SyscallError; init prints what fails then, and ends with 125
  */
-export function enterUserNamespace(places: Readonly<Record<string, string>>): never {
+export function enterUserNamespace(places: Readonly<Record<string, string>>, of?: number): never {
   const [uid, gid] = [direct.geteuid(), direct.getegid()];
   const names = [...nameOf(uid), String(uid)];
   const [ofUser, ofGroup] = [mapper("newuidmap", "/etc/subuid", names), mapper("newgidmap", "/etc/subgid", names)];
@@ -52,6 +53,7 @@ export function enterUserNamespace(places: Readonly<Record<string, string>>): ne
     uid,
     gid,
     pid: process.pid,
+    of,
     mappers: ofUser === undefined || ofGroup === undefined ? undefined : { uid: ofUser, gid: ofGroup },
     program: direct.openat(AT_FDCWD, "/proc/self/exe", O.O_PATH, 0),
     argv: [process.argv0, ...process.argv.slice(2)],

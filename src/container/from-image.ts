@@ -36,6 +36,7 @@ function contextFor(request: RunRequest, claimed: Claim, spec: Spec, rootfs: num
     rootfs,
     // Ours alone, and empty for everybody: not the folder itself, whose files are bound into the container.
     mountpoint: `${directory}/work`,
+    noted: directory,
     interactive: request.interactive,
     init: request.init,
     sources: sourceKinds(spec),

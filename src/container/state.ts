@@ -71,6 +71,16 @@ export function isRunning(stateDirectory: string, id: ContainerId): boolean {
   return !tryLock(file.fd, "exclusive");
 }
 
+/** Waits until nobody looks after a container any more: all of it that goes with its end is gone then. @param within ms */
+export async function untilLeft(stateDirectory: string, id: ContainerId, within: number): Promise<boolean> {
+  const end = performance.now() + within;
+  while (isRunning(stateDirectory, id)) {
+    if (performance.now() > end) return false;
+    await Bun.sleep(5);
+  }
+  return true;
+}
+
 /**
  * Calls `tidy` for each container that nobody looks after any more, with its lock held, and then forgets it.
  * @returns how many there were

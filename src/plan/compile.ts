@@ -194,7 +194,7 @@ class Compiler {
       p.sys.write(report, "g", 1);
       hearOfChild(p, sockets.between, report, pid, pidfd);
     }
-    if (oci !== undefined) notePid(p, pid, oci.directory);
+    notePid(p, pid, context.noted);
     if (this.namespaces.isNew("user")) writeMaps(b, pid, spec.linux ?? {}, oci?.privileged !== false);
     if (parentSetsScore(this.namespaces, context)) setScoreOf(b, pid, this.process);
     p.field("");

@@ -54,6 +54,8 @@ export interface PlanContext {
    * the container has the host's mount namespace it stays there.
    */
   readonly mountpoint: string;
+  /** Where the container's process is noted (plan/pid.ts), for those who look for it later. */
+  readonly noted: string;
   /** Whether stdin is the container's; else it has /dev/null. */
   readonly interactive: boolean;
   /** Whether init is process 1 in the container, with the command as its child. */

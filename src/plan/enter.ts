@@ -43,6 +43,8 @@ export interface Entering {
   readonly pid: number;
   /** Without them the user's own ids are all that there are, and root's. */
   readonly mappers: { readonly uid: Mapper; readonly gid: Mapper } | undefined;
+  /** In place of a new user namespace that of a process, by its number: one that this user has made. */
+  readonly of: number | undefined;
   /** A descriptor of the program that goes on, which init inherits. */
   readonly program: number;
   readonly argv: readonly string[];
@@ -111,6 +113,14 @@ function mapOwn(p: Recorder, file: string, text: string): void {
   p.sys.close(fd);
 }
 
+/** The user namespace of a process; what is mounted here is nobody's business there, nor the other way round. */
+function join(p: Recorder, pid: number): void {
+  const fd = p.sys.openat(AT_FDCWD, `/proc/${pid}/ns/user`, O.O_RDONLY | O.O_CLOEXEC, 0);
+  p.sys.setns(fd, CLONE.CLONE_NEWUSER);
+  p.sys.close(fd);
+  p.sys.unshare(CLONE.CLONE_NEWNS);
+}
+
 /** @param entering who, and what goes on then */
 export function compileEntering(entering: Entering): Recorder {
   const p = new Recorder();
@@ -121,14 +131,18 @@ export function compileEntering(entering: Entering): Recorder {
   p.add({ op: "onFailure", to: failed, code });
   p.add({ op: "takeSignals" });
   const helpers =
-    mappers === undefined ? [] : [helper(p, entering, uid, mappers.uid), helper(p, entering, gid, mappers.gid)];
-  p.with({ says: forbidden }).sys.unshare(CLONE.CLONE_NEWUSER | CLONE.CLONE_NEWNS);
-  for (const each of helpers) map(p, each);
-  if (mappers === undefined) {
-    mapOwn(p, "uid_map", `0 ${uid} 1\n`);
-    mapOwn(p, "setgroups", "deny");
-    mapOwn(p, "gid_map", `0 ${gid} 1\n`);
-  }
+    mappers === undefined || entering.of !== undefined
+      ? []
+      : [helper(p, entering, uid, mappers.uid), helper(p, entering, gid, mappers.gid)];
+  if (entering.of === undefined) {
+    p.with({ says: forbidden }).sys.unshare(CLONE.CLONE_NEWUSER | CLONE.CLONE_NEWNS);
+    for (const each of helpers) map(p, each);
+    if (mappers === undefined) {
+      mapOwn(p, "uid_map", `0 ${uid} 1\n`);
+      mapOwn(p, "setgroups", "deny");
+      mapOwn(p, "gid_map", `0 ${gid} 1\n`);
+    }
+  } else join(p, entering.of);
   p.sys.setresgid(0, 0, 0);
   p.sys.setresuid(0, 0, 0);
   p.sys.fcntl(entering.program, F.F_SETFD, FD_CLOEXEC);

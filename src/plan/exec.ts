@@ -26,8 +26,8 @@ import { receiveTerminal, unlockSlave } from "./terminal.ts";
 
 const P_PIDFD = 3;
 const WEXITED = 4;
-/** What runc ends with for an error of its own. */
-const ownCode = 255;
+/** What ocibox ends with for an error of its own, where the command's are 126 and 127. */
+const ownCode = 125;
 
 export interface ExecContext extends PidAudience {
   readonly id: string;
@@ -44,6 +44,12 @@ export interface ExecContext extends PidAudience {
   /** The directory of v2's cgroup, for clone3. */
   readonly cgroup: string | undefined;
   readonly detach: boolean;
+  /** What init ends with whatever fails, as runc does; undefined where that is told by the code. docs/exit-codes.md */
+  readonly failure: number | undefined;
+  /** Whether stdin is the process's; else it has the container's /dev/null, and with `detach` so have the others. */
+  readonly interactive: boolean;
+  /** Whether a terminal of our own has line ends as they are written. */
+  readonly plainLines: boolean;
   readonly consoleSocket: number | undefined;
   /** Descriptors from 3 on that the process inherits. */
   readonly keepFds: number;
@@ -102,7 +108,7 @@ class ExecCompiler {
     const { p, code, pidfd, context } = this;
     const child = p.newLabel("child");
     const teardown = p.newLabel("teardown");
-    p.add({ op: "set", slot: code, value: ownCode });
+    p.add({ op: "set", slot: code, value: context.failure ?? ownCode });
     p.add({ op: "set", slot: pidfd, value: -1 });
     for (const sink of context.sinks) p.add({ op: "logTo", ...sink });
     warnOfCapabilities(p, this.process, this.facts.lastCap, context.sinks.length > 1);
@@ -160,7 +166,7 @@ class ExecCompiler {
     p.field("");
     if (context.detach) p.add({ op: "exit", code: 0 });
     else {
-      p.add({ op: "supervise", pid, pidfd, terminal, interactive: true, code });
+      p.add({ op: "supervise", pid, pidfd, terminal, interactive: context.interactive, code });
       p.add({ op: "exit", code });
     }
     p.place(teardown);
@@ -169,7 +175,7 @@ class ExecCompiler {
     p.tolerate("ESRCH").pidfd_send_signal(pidfd, SIG.SIGKILL, null, 0);
     p.tolerate("ECHILD").waitid(P_PIDFD, pidfd, null, WEXITED, null);
     p.place(gone);
-    p.add({ op: "exit", code: ownCode });
+    p.add({ op: "exit", code: context.failure ?? code });
   }
 
   child(report: Pair, console: Pair | undefined, proc: Slot): void {
@@ -196,6 +202,7 @@ class ExecCompiler {
     this.join();
     if (context.keyring) joinKeyring(b, context.id);
     const terminal = process.terminal === true ? this.openTerminal(console) : undefined;
+    if (terminal === undefined && !context.interactive) this.noStreams();
     setAttention(b, process, spec.linux ?? {});
     if (terminal !== undefined) {
       p.field("process.terminal");
@@ -204,7 +211,7 @@ class ExecCompiler {
     this.closeAll(report[1]);
     becomeUser(b, process, spec.linux?.seccomp, facts, {
       diesWithParent: false,
-      groups: groupsOf(spec, context.privileged),
+      groups: groupsOf(spec, context.privileged && facts.ids?.setgroups !== false),
       offer: (listener) => offerListener(p, 3 + context.keepFds, listener, this.listenerNumber),
     });
   }
@@ -230,12 +237,20 @@ class ExecCompiler {
     p.sys.prctl(PR.PR_SET_DUMPABLE, 0, 0, 0, 0);
   }
 
+  /** The container's /dev/null, as it is now, in place of what the caller has. */
+  noStreams(): void {
+    const { p, context } = this;
+    p.field("");
+    const nothing = p.sys.openat(AT_FDCWD, "/dev/null", O.O_RDWR | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
+    for (const fd of context.detach ? [0, 1, 2] : [0]) p.sys.dup3(nothing, fd, 0);
+  }
+
   /** A pty of the devpts that the container has now. */
   openTerminal(console: Pair | undefined): Slot {
     const { p, context } = this;
     p.field("process.terminal");
     const master = p.sys.openat(AT_FDCWD, "/dev/pts/ptmx", O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC, 0);
-    const slave = unlockSlave(p, master, this.process, console !== undefined);
+    const slave = unlockSlave(p, master, this.process, console !== undefined && context.plainLines);
     const socket = context.consoleSocket ?? console?.[1];
     if (socket !== undefined) sendDescriptor(p, socket, master, "sent", "/dev/ptmx");
     p.sys.ioctl(slave, IOCTL.TIOCSCTTY, 0);

@@ -2,7 +2,7 @@
  * What names without a registry stand for on this machine: [aliases] and unqualified-search-registries of
  * containers-registries.conf(5), and the aliases that podman writes down. Nobody is ever asked.
  */
-import { attempt } from "../../ffi/direct.ts";
+import { effectiveUid, inUserNamespace } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
 import { bareName, dockerHub, isShortName, parseReference, type Reference } from "../reference/reference.ts";
 import { registriesFiles } from "./config.ts";
@@ -21,7 +21,10 @@ interface ShortNames {
 /** Where podman keeps what its user has chosen: it overrides what is configured. */
 function recordedFile(env: Environment): string | undefined {
   if (env.OCIBOX_REGISTRIES_CONF) return undefined;
-  const folder = attempt("geteuid") === 0 ? "/var/cache" : (env.XDG_CACHE_HOME ?? (env.HOME && `${env.HOME}/.cache`));
+  const folder =
+    effectiveUid() === 0 && !inUserNamespace()
+      ? "/var/cache"
+      : (env.XDG_CACHE_HOME ?? (env.HOME && `${env.HOME}/.cache`));
   return folder ? `${folder}/containers/short-name-aliases.conf` : undefined;
 }
 

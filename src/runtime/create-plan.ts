@@ -46,6 +46,7 @@ function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevi
   return {
     rootfs,
     netDevices,
+    noted: oci.directory,
     mountpoint: ownMounts ? rootfs : rootPlace(oci.directory),
     interactive: true,
     init: false,

@@ -17,10 +17,13 @@ import { hasOwnMounts, withHome } from "./bundle.ts";
 import { cgroupsOfProcess } from "./cgroup-host.ts";
 import { checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
+import { untilRooted } from "./process-mark.ts";
 import { type Container, needContainer, stateText } from "./state.ts";
 
 const mostProcess = 16 << 20;
 const W_OK = 2;
+/** What runc ends with for an error of its own. */
+const ociFailure = 255;
 
 /** What is changed of the container's own process. */
 export interface ExecChanges {
@@ -192,6 +195,8 @@ async function launch(request: ExecRequest, container: Container): Promise<numbe
   using target = container.openProcess();
   const { mark } = container;
   if (target === undefined || mark === undefined) throw new OciboxError("INVALID", "container not running");
+  if (!untilRooted(mark, container.record.rootfs))
+    throw new OciboxError("INVALID", "cannot exec in a container that is still being made");
   const spec: Spec = decodeSpec(container.readConfig());
   if (typeof request.process !== "string" && spec.process === undefined)
     throw new OciboxError("INVALID", "the container has no process in its config.json", {
@@ -214,6 +219,9 @@ async function launch(request: ExecRequest, container: Container): Promise<numbe
     privileged: effectiveUid() === 0,
     ...cgroupsFor(container, request.cgroups, mark.pid),
     detach: request.detach,
+    failure: ociFailure,
+    interactive: true,
+    plainLines: true,
     pidFile: request.pidFile,
     consoleSocket:
       request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),

@@ -16,6 +16,7 @@ import { lockFile, tryLock } from "../../ffi/lock.ts";
 import { OciboxError } from "../errors.ts";
 import type { CgroupPlan } from "../plan/cgroups/plan.ts";
 import type { StateText } from "../plan/hooks.ts";
+import { isThere, openMarked, type ProcessMark, readMark } from "./process-mark.ts";
 
 export type Status = "creating" | "created" | "running" | "paused" | "stopped";
 
@@ -68,22 +69,6 @@ export function bootId(): string {
   return (readText("/proc/sys/kernel/random/boot_id", uuidBytes) ?? "").trim();
 }
 
-/** A process by its id and start time (field 22 of proc_pid_stat(5), in clock ticks since boot). */
-export interface ProcessMark {
-  readonly pid: number;
-  readonly startTime: string;
-  /** "Z" for one that has ended. */
-  readonly state: string;
-}
-
-/** What a line of /proc/PID/stat says: the name in parentheses may have anything in it. */
-function parseStat(text: string): ProcessMark | undefined {
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  const pid = Number.parseInt(text, 10);
-  const startTime = fields[19];
-  return Number.isInteger(pid) && startTime !== undefined ? { pid, startTime, state: fields[0] ?? "" } : undefined;
-}
-
 /** A container as the state directory has it. */
 export class Container {
   constructor(
@@ -100,15 +85,7 @@ export class Container {
 
   /** Whether its process is there, and is the one that was noted. */
   get alive(): boolean {
-    if (this.mark === undefined) return false;
-    const now = parseStat(readText(`/proc/${this.mark.pid}/stat`) ?? "");
-    return (
-      now !== undefined &&
-      now.startTime === this.mark.startTime &&
-      now.state !== "Z" &&
-      now.state !== "X" &&
-      this.record.bootId === bootId()
-    );
+    return this.mark !== undefined && isThere(this.mark) && this.record.bootId === bootId();
   }
 
   /** Whether somebody is just making it. */
@@ -137,14 +114,7 @@ export class Container {
    * @throws SyscallError
    */
   openProcess(): OwnedFd | undefined {
-    if (this.mark === undefined) return undefined;
-    const fd = attempt("pidfd_open", this.mark.pid, 0);
-    if (fd < 0) return undefined;
-    const process = new OwnedFd(fd);
-    // The descriptor holds on to whoever had the number then: it is ours if it still is.
-    if (this.alive) return process;
-    process[Symbol.dispose]();
-    return undefined;
+    return this.mark === undefined ? undefined : openMarked(this.mark, () => this.alive);
   }
 
   /** Sends a signal to its process. @returns whether there was one */
@@ -188,8 +158,7 @@ export function readContainer(root: string, id: string): Container | undefined {
   } catch {
     return undefined;
   }
-  const mark = parseStat(readText(`${directory}/process`) ?? "");
-  return new Container(root, id, record, mark);
+  return new Container(root, id, record, readMark(directory));
 }
 
 /** @throws OciboxError NOT_FOUND in the words that other programs look for */

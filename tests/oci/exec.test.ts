@@ -304,3 +304,21 @@ describe("how it ends", () => {
     expect(all.map((each) => each.code)).toEqual(Array.from({ length: 100 }, (_, index) => index % 50));
   });
 });
+
+test("nobody is let into a container that has no root yet: it would be the host's", async () => {
+  const out = join(box.dir, "early");
+  box.write((spec) => {
+    if (spec.process !== undefined) spec.process.args = ["true"];
+    const line = `${binary} oci --root ${box.root} exec early ls / >${out} 2>&1; echo $? >>${out}`;
+    spec.hooks = { createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", line], env: ["PATH=/usr/bin:/bin"] }] };
+  });
+  expect(await box.call("create", "early")).toEqual({ out: "", err: "", code: 0 });
+  try {
+    expect(readFileSync(out, "utf8")).toMatch(
+      /^time=.* msg="exec failed: .*cannot exec in a container that is still being made"\n255\n$/,
+    );
+    expect((await box.call("exec", "early", "ls", "-d", "/bin")).out).toBe("/bin\n");
+  } finally {
+    await box.call("delete", "-f", "early");
+  }
+});

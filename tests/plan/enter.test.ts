@@ -11,6 +11,7 @@ const alone: Entering = {
   gid: 100,
   pid: 4321,
   mappers: undefined,
+  of: undefined,
   program: 9,
   argv: ["ocibox", "run", "x"],
 };
@@ -23,6 +24,7 @@ const many: Entering = {
 test.each([
   ["one id", alone],
   ["ranges", many],
+  ["another process's", { ...many, of: 77 }],
 ] as const)("%s", (_, entering) => {
   expect(explain(compileEntering(entering).steps)).toMatchSnapshot();
 });

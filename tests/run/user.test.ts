@@ -6,7 +6,7 @@ import { around, unchanged } from "../lib/around.ts";
 import { testWith } from "../lib/needs.ts";
 import { writeLayout } from "../lib/oci-fixture.ts";
 import { run } from "../lib/registry.ts";
-import { binary, type Ended, inventory, type RunOptions, Sandbox } from "../lib/sandbox.ts";
+import { binary, type Ended, inventory, type RunOptions, Sandbox, until } from "../lib/sandbox.ts";
 import { tar } from "../lib/tar.ts";
 import { comparable, describeTree } from "../lib/tree.ts";
 
@@ -211,6 +211,34 @@ for (const [title, ranges] of [
       expect((await own("rmi", "alpine")).code).toBe(0);
       expect((await own("load", "-q", "-i", "saved")).code).toBe(0);
       expect((await own("images", "-q")).out).not.toBe("");
+    });
+
+    test("exec, stop and kill, from outside of the container's user namespace", async () => {
+      const ended = somebody.ocibox([
+        "run",
+        "--rm",
+        "-q",
+        "--name",
+        "one",
+        "alpine",
+        "sh",
+        "-c",
+        "trap 'exit 3' TERM; while true; do sleep 0.05; done",
+      ]);
+      const exec = (...words: string[]): Promise<Ended> => somebody.ocibox(["exec", ...words]);
+      expect(await until(async () => (await exec("one", "true")).code === 0)).toBe(true);
+      expect(await exec("one", "sh", "-c", "id -u; touch /made; readlink /proc/self/ns/user; exit 4")).toEqual({
+        out: `0\n${(await exec("one", "readlink", "/proc/1/ns/user")).out}`,
+        err: "",
+        code: 4,
+      });
+      expect((await exec("-u", "1000:1000", "one", "id", "-u")).code).toBe(ranges ? 0 : 125);
+      expect(await somebody.ocibox(["stop", "one"])).toEqual({ out: "one\n", err: "", code: 0 });
+      expect((await ended).code).toBe(3);
+      const killed = somebody.ocibox(["run", "--rm", "-q", "--name", "two", "alpine", "sleep", "1000"]);
+      expect(await until(async () => (await somebody.ocibox(["kill", "two"])).code === 0)).toBe(true);
+      expect((await killed).code).toBe(137);
+      expect((await exec("two", "true")).err).toBe('ocibox: there is no container "two"; see: ocibox ps -a\n');
     });
 
     test("an image with everything odd has the tree that umoci makes of it", async () => {

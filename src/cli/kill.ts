@@ -1,0 +1,29 @@
+import { findContainer } from "../container/record.ts";
+import { Signalled } from "../container/signal.ts";
+import { parseSignal } from "../runtime/state.ts";
+import { type Globals, places } from "./globals.ts";
+import type { Command } from "./options.ts";
+import { print } from "./output.ts";
+
+export function command(globals: Globals): Command {
+  return {
+    def: {
+      meta: { name: "kill", description: "Send a signal to containers that run" },
+      args: {
+        signal: { type: "string", alias: "s", default: "KILL", valueHint: "SIGNAL", description: "Which (KILL)" },
+        CONTAINER: { type: "positional", description: "Name, id or the beginning of an id; more may follow" },
+      },
+    },
+    words: [1, Number.POSITIVE_INFINITY],
+    run(given) {
+      const signal = parseSignal(given.text("signal") ?? "KILL");
+      const { root, state } = places(globals);
+      for (const word of given.words) {
+        using process = new Signalled(root, findContainer(root, state, word));
+        process.send(signal);
+        print(word);
+      }
+      return 0;
+    },
+  };
+}

@@ -1,0 +1,45 @@
+import { findContainer } from "../container/record.ts";
+import { Signalled } from "../container/signal.ts";
+import { untilLeft } from "../container/state.ts";
+import { OciboxError } from "../errors.ts";
+import { parseSignal } from "../runtime/state.ts";
+import { type Globals, places } from "./globals.ts";
+import type { Command } from "./options.ts";
+import { print } from "./output.ts";
+
+const mostSeconds = 1_000_000;
+
+function secondsOf(text: string): number {
+  const seconds = Number(text);
+  if (/^\d+$/.test(text) && seconds <= mostSeconds) return seconds;
+  throw new OciboxError("USAGE", `--time is "${text}", which is no number of seconds`);
+}
+
+export function command(globals: Globals): Command {
+  return {
+    def: {
+      meta: { name: "stop", description: "Ask containers to end, and end them after a while" },
+      args: {
+        time: { type: "string", alias: "t", default: "10", valueHint: "SECONDS", description: "Until SIGKILL (10)" },
+        signal: { type: "string", alias: "s", default: "TERM", valueHint: "SIGNAL", description: "What asks (TERM)" },
+        CONTAINER: { type: "positional", description: "Name, id or the beginning of an id; more may follow" },
+      },
+    },
+    words: [1, Number.POSITIVE_INFINITY],
+    async run(given) {
+      const seconds = secondsOf(given.text("time") ?? "10");
+      const signal = parseSignal(given.text("signal") ?? "TERM");
+      const { root, state } = places(globals);
+      for (const word of given.words) {
+        const found = findContainer(root, state, word);
+        if (found.running) {
+          using process = new Signalled(root, found);
+          process.stop(signal, seconds);
+          await untilLeft(state, found.id, 10_000);
+        }
+        print(word);
+      }
+      return 0;
+    },
+  };
+}
