@@ -1,4 +1,5 @@
 import { findContainer } from "../container/record.ts";
+import { notRunning } from "../container/running.ts";
 import { Signalled } from "../container/signal.ts";
 import { parseSignal } from "../runtime/state.ts";
 import { type Globals, places } from "./globals.ts";
@@ -19,7 +20,9 @@ export function command(globals: Globals): Command {
       const signal = parseSignal(given.text("signal") ?? "KILL");
       const { root, state } = places(globals);
       for (const word of given.words) {
-        using process = new Signalled(root, findContainer(root, state, word));
+        const found = findContainer(root, state, word);
+        using process = Signalled.of(root, found);
+        if (process === undefined) throw notRunning(found);
         process.send(signal);
         print(word);
       }

@@ -1,11 +1,10 @@
 import { SIG } from "../../ffi/constants.ts";
-import { attempt } from "../../ffi/direct.ts";
 import { endLeftovers } from "../container/cgroups.ts";
-import { containerDirectory, findContainer, removeContainer } from "../container/record.ts";
+import { type ContainerStatus, findContainer, removeContainer } from "../container/record.ts";
+import { Signalled } from "../container/signal.ts";
 import { untilLeft } from "../container/state.ts";
 import { OciboxError } from "../errors.ts";
-import { openMarked, readMark } from "../runtime/process-mark.ts";
-import { asRoot, type Globals } from "./globals.ts";
+import { asRoot, type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
 import { tidied } from "./tidied.ts";
@@ -15,32 +14,55 @@ export function command(globals: Globals): Command {
     def: {
       meta: { name: "rm", description: "Remove containers that have ended" },
       args: {
-        force: { type: "boolean", alias: "f", description: "End a running container first, with SIGKILL" },
+        force: {
+          type: "boolean",
+          alias: "f",
+          description: "End a running container first, with SIGKILL; one that is not there is no error",
+        },
         CONTAINER: { type: "positional", description: "Name, id or the beginning of an id; more may follow" },
       },
     },
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
+      // Here a user has a right to whatever is in a container of theirs; in another namespace it is somebody else's.
+      const force = given.flag("force");
+      if (force) for (const word of given.words) await end(globals, word);
       await asRoot(globals);
       const { root, state } = tidied(globals);
       for (const word of given.words) {
-        const found = findContainer(root, state, word);
-        if (found.running) {
-          if (!given.flag("force"))
-            throw new OciboxError("IN_USE", `the container "${word}" is running`, {
-              hint: "end it first, or remove it with: ocibox rm -f",
-            });
-          const mark = readMark(containerDirectory(root, found.id));
-          using process = mark === undefined ? undefined : openMarked(mark);
-          if (process !== undefined) attempt("pidfd_send_signal", process.fd, SIG.SIGKILL, null, 0);
-          endLeftovers(found.id);
-          // Its supervisor sees the end, and takes a moment to tidy up.
-          await untilLeft(state, found.id, 5000);
-        }
+        const found = force ? lookFor(root, state, word) : findContainer(root, state, word);
+        if (found === undefined) continue;
+        if (found.running)
+          throw new OciboxError("IN_USE", `the container "${word}" is running`, {
+            hint: "end it first, or remove it with: ocibox rm -f",
+          });
         removeContainer(root, found.id);
         print(word);
       }
       return 0;
     },
   };
+}
+
+/** With -f one that is not there is as good as removed. */
+function lookFor(root: string, state: string, word: string): ContainerStatus | undefined {
+  try {
+    return findContainer(root, state, word);
+  } catch (error) {
+    if (error instanceof OciboxError && error.code === "NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/** Ends a container that runs, at once; one that is removed with its end is told of. */
+async function end(globals: Globals, word: string): Promise<void> {
+  const { root, state } = places(globals);
+  const found = lookFor(root, state, word);
+  if (found?.running !== true) return;
+  using process = Signalled.of(root, found);
+  process?.send(SIG.SIGKILL);
+  endLeftovers(found.id);
+  // Its supervisor sees the end, and takes a moment to tidy up.
+  await untilLeft(state, found.id, 5000);
+  if (found.autoRemove) print(word);
 }

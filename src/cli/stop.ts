@@ -32,11 +32,9 @@ export function command(globals: Globals): Command {
       const { root, state } = places(globals);
       for (const word of given.words) {
         const found = findContainer(root, state, word);
-        if (found.running) {
-          using process = new Signalled(root, found);
-          process.stop(signal, seconds);
-          await untilLeft(state, found.id, 10_000);
-        }
+        using process = Signalled.of(root, found);
+        process?.stop(signal, seconds);
+        await untilLeft(state, found.id, 10_000);
         print(word);
       }
       return 0;

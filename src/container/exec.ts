@@ -15,7 +15,7 @@ import { compileExec, namespacesToJoin } from "../plan/exec.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { inherit } from "../runtime/handed.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { openMarked, untilRooted } from "../runtime/process-mark.ts";
+import { isThere, openMarked, untilRooted } from "../runtime/process-mark.ts";
 import { readInRoot } from "../runtime/read-in-root.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
 import { decodeSpec } from "../spec/runtime-decode.ts";
@@ -99,6 +99,8 @@ export function execInRunning(root: string, container: ContainerStatus, options:
   const spec: Spec = decodeSpec(config);
   if (spec.process === undefined) throw new OciboxError("STORE", `the container "${container.name}" has no process`);
   using tree = rootOf(mark.pid);
+  // It was its root that was opened, where it is still there.
+  if (!isThere(mark)) throw notRunning(container);
   const facts = hostFacts();
   const process = processOf(spec.process, options, tree.fd, facts);
   const { mode, directories } = planCgroups(spec, facts);

@@ -235,9 +235,27 @@ for (const [title, ranges] of [
       expect((await exec("-u", "1000:1000", "one", "id", "-u")).code).toBe(ranges ? 0 : 125);
       expect(await somebody.ocibox(["stop", "one"])).toEqual({ out: "one\n", err: "", code: 0 });
       expect((await ended).code).toBe(3);
-      const killed = somebody.ocibox(["run", "--rm", "-q", "--name", "two", "alpine", "sleep", "1000"]);
-      expect(await until(async () => (await somebody.ocibox(["kill", "two"])).code === 0)).toBe(true);
-      expect((await killed).code).toBe(137);
+      // As somebody whom the caller is not, even where there is somebody else.
+      for (const words of [
+        ["kill", "two"],
+        ["rm", "-f", "two"],
+        ["stop", "-t", "0", "two"],
+      ]) {
+        const killed = somebody.ocibox([
+          "run",
+          "--rm",
+          "-q",
+          "--name",
+          "two",
+          ...(ranges ? ["-u", "1000:1000"] : []),
+          "alpine",
+          "sleep",
+          "1000",
+        ]);
+        expect(await until(async () => (await exec("two", "true")).code === 0)).toBe(true);
+        expect((await somebody.ocibox(words)).err).toBe("");
+        expect((await killed).code).toBe(137);
+      }
       expect((await exec("two", "true")).err).toBe('ocibox: there is no container "two"; see: ocibox ps -a\n');
     });
 
