@@ -1,6 +1,7 @@
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
+import { effectiveUid } from "../../ffi/user.ts";
 import { listContainers } from "../container/record.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { hostFacts } from "../runtime/host.ts";
@@ -33,14 +34,22 @@ function fileSystemOf(path: string): string {
   }
 }
 
+async function mayBeRoot(): Promise<boolean> {
+  if (effectiveUid() === 0) return false;
+  const { canEnter } = await import("../container/enter.ts");
+  return canEnter();
+}
+
 /** Who has called, on the host's side. */
 function userOf({ ids }: HostFacts): string {
+  if (effectiveUid() !== 0) return String(effectiveUid());
   const host = ids?.uids.find(({ first }) => first === 0)?.host ?? 0;
   return host === 0 ? "root" : String(host);
 }
 
 /** What stands between containers and the host, besides their namespaces; docs/security.md */
 function isolationOf({ ids }: HostFacts): string {
+  if (effectiveUid() !== 0) return "none: no user namespace can be made, and so no container";
   if (ids === undefined) return "root";
   const size = Math.min(...[ids.uids, ids.gids].map((rows) => rows.reduce((sum, row) => sum + row.size, 0)));
   return `user namespace of ${size === 1 ? "one id" : `${size} ids`}`;
@@ -64,8 +73,8 @@ export function command(globals: Globals): Command {
     },
     words: [0, 0],
     async run(given) {
-      // What there is for a user is seen where a container of theirs would be.
-      await asRoot(globals);
+      // What there is for a user is seen where a container of theirs would be; where there can be none that is told, too.
+      if (await mayBeRoot()) await asRoot(globals);
       const at = places(globals);
       const { root, state, storeOptions } = at;
       // Read, for a bad one to be told.

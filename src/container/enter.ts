@@ -3,8 +3,8 @@ import { AT_FDCWD, O, PR } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
 import { readText } from "../../ffi/files.ts";
-import { execInit } from "../../ffi/launch.ts";
-import { compileEntering, type IdRange, type Mapper } from "../plan/enter.ts";
+import { execInit, spawnInit } from "../../ffi/launch.ts";
+import { compileEntering, compileTrying, type IdRange, type Mapper } from "../plan/enter.ts";
 import { callersEnvironment } from "../runtime/handed.ts";
 
 const mostRanges = 1 << 20;
@@ -36,6 +36,12 @@ function mapper(program: string, file: string, names: readonly string[]): Mapper
   const range = rangeIn(readText(file, mostRanges) ?? "", names);
   const path = Bun.which(program);
   return range === undefined || path === null ? undefined : { program: path, range };
+}
+
+/** Whether `enterUserNamespace` can do what it is for. */
+export async function canEnter(): Promise<boolean> {
+  const tried = spawnInit(encodePlan(compileTrying()), { stdio: ["ignore", "ignore", "ignore"] });
+  return (await tried.exited) === 0;
 }
 
 /**

@@ -121,6 +121,19 @@ function join(p: Recorder, pid: number): void {
   p.sys.unshare(CLONE.CLONE_NEWNS);
 }
 
+/** Whether there can be a user namespace: exit code 0 where there can. */
+export function compileTrying(): Recorder {
+  const p = new Recorder();
+  const code = p.slot("code");
+  const failed = p.newLabel("failed");
+  p.add({ op: "onFailure", to: failed, code });
+  p.sys.unshare(CLONE.CLONE_NEWUSER | CLONE.CLONE_NEWNS);
+  p.add({ op: "exit", code: 0 });
+  p.place(failed);
+  p.add({ op: "exit", code: 1 });
+  return p;
+}
+
 /** @param entering who, and what goes on then */
 export function compileEntering(entering: Entering): Recorder {
   const p = new Recorder();

@@ -4,11 +4,11 @@
  * descriptor of the platform's manifest.
  */
 import { AT_FDCWD } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
-import { OciboxError } from "../errors.ts";
+import { OciboxError, reason } from "../errors.ts";
 import { type ChainId, chainIds, type DiffId, type Digest, hexOf, isDigest, sha256 } from "../spec/digest.ts";
 import type { Descriptor, ImageConfig, Manifest, Platform } from "../spec/image.ts";
 import { decodeImageConfig, decodeIndex, decodeManifest } from "../spec/image-decode.ts";
@@ -237,10 +237,23 @@ export class Store {
     }
   }
 
+  #tryLock(name: string, mode: "shared" | "exclusive"): OwnedFd | undefined {
+    try {
+      return lockFile(`${this.root}/${name}`, mode);
+    } catch (error) {
+      const code = error instanceof SyscallError ? error.code : undefined;
+      if (code !== "EACCES" && code !== "EROFS") throw error;
+      throw new OciboxError("PERMISSION", `cannot write to the store "${this.root}": ${reason(error)}`, {
+        hint: "choose another place with --root; images of one that is only read can be used with --additional-store",
+        cause: error,
+      });
+    }
+  }
+
   #lock(name: string, mode: "shared" | "exclusive"): OwnedFd {
     const start = performance.now();
     for (;;) {
-      const lock = lockFile(`${this.root}/${name}`, mode);
+      const lock = this.#tryLock(name, mode);
       if (lock !== undefined) return lock;
       if (performance.now() - start > 30_000)
         throw new OciboxError("STORE", `another ocibox has held the lock "${this.root}/${name}" for 30 seconds`);

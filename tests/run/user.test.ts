@@ -301,11 +301,17 @@ describe("refused", () => {
     const place = join(box.dir, "chroot");
     mkdirSync(place);
     const script = `mount --rbind / ${place} && exec chroot ${place} "$@"`;
-    const command = somebody.as([binary, "run", "--rm", "alpine", "true"]).slice(6);
-    const child = Bun.spawn(["unshare", "--mount", "sh", "-c", script, "sh", ...command], {
-      stdio: ["ignore", "pipe", "pipe"],
-      env: { PATH: process.env.PATH ?? "", HOME: somebody.home },
-    });
+    const inside = (...words: string[]): Bun.Subprocess<"ignore", "pipe", "pipe"> =>
+      Bun.spawn(["unshare", "--mount", "sh", "-c", script, "sh", ...somebody.as([binary, ...words]).slice(6)], {
+        stdio: ["ignore", "pipe", "pipe"],
+        env: { PATH: process.env.PATH ?? "", HOME: somebody.home },
+      });
+    const told = inside("info");
+    expect(await told.stdout.text()).toMatch(
+      new RegExp(`^user: ${user.uid}\nisolation: none: no user namespace can be made, and so no container$`, "m"),
+    );
+    expect(await told.exited).toBe(0);
+    const child = inside("run", "--rm", "alpine", "true");
     expect([await child.stderr.text(), await child.exited]).toEqual([
       "ocibox: cannot make a user namespace, which an ordinary user needs to be root of a container (user.max_user_namespaces, kernel.unprivileged_userns_clone or AppArmor may forbid it): operation not permitted\n",
       125,
