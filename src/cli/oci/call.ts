@@ -5,7 +5,7 @@
 import { AT_FDCWD, O } from "../../../ffi/constants.ts";
 import { attempt, SyscallError } from "../../../ffi/direct.ts";
 import { writeFully } from "../../../ffi/files.ts";
-import { effectiveUid } from "../../../ffi/user.ts";
+import { effectiveUid, inUserNamespace } from "../../../ffi/user.ts";
 import { OciboxError, reason } from "../../errors.ts";
 import { runtimeSpecVersion } from "../../spec/version.ts";
 import { print } from "../output.ts";
@@ -97,12 +97,11 @@ const globalFlags: OciFlags = {
 };
 
 /** As runc has it: a user's is in his XDG_RUNTIME_DIR, also where he is root of a namespace of his. */
-async function defaultRoot(): Promise<string> {
+function defaultRoot(): string {
   const own = Bun.env.XDG_RUNTIME_DIR ?? "";
   const uid = effectiveUid();
   if (own === "") return uid === 0 ? "/run/ocibox/oci" : `/tmp/ocibox-${uid}/ocibox/oci`;
   if (uid !== 0) return `${own}/ocibox/oci`;
-  const { inUserNamespace } = await import("../../../ffi/user.ts");
   return inUserNamespace() && Bun.env.USER !== "root" ? `${own}/ocibox/oci` : "/run/ocibox/oci";
 }
 
@@ -117,7 +116,7 @@ async function readGlobals(
   const cgroupManager = given.text("cgroup-manager") ?? (given.flag("systemd-cgroup") ? "systemd" : "cgroupfs");
   if (cgroupManager !== "cgroupfs" && cgroupManager !== "systemd" && cgroupManager !== "disabled")
     throw new OciboxError("USAGE", `unknown cgroup manager "${cgroupManager}": it is cgroupfs, systemd or disabled`);
-  const root = given.text("root") ?? (await defaultRoot());
+  const root = given.text("root") ?? defaultRoot();
   return {
     root: root.startsWith("/") ? root : `${process.cwd()}/${root}`,
     log: given.text("log"),
