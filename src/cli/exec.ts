@@ -3,10 +3,9 @@ import { findContainer } from "../container/record.ts";
 import { noteOf } from "../container/running.ts";
 import { OciboxError } from "../errors.ts";
 import { environment } from "./environment.ts";
-import { faultOf } from "./fault.ts";
 import { asRoot, type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
-import { isTerminal, print } from "./output.ts";
+import { checkTerminal, explainerIf, faultOf, planOptions } from "./plan-options.ts";
 
 export function command(globals: Globals): Command {
   return {
@@ -30,12 +29,7 @@ export function command(globals: Globals): Command {
           valueHint: "DIR",
           description: "Working directory; the container's own",
         },
-        explain: { type: "boolean", description: "Print every system call that would be made, and make none" },
-        inject: {
-          type: "string",
-          valueHint: "STEP[-LAST][=ERRNO]",
-          description: "For tests: let a step of the plan fail",
-        },
+        ...planOptions,
         CONTAINER: { type: "positional", description: "Name, id or the beginning of an id" },
         COMMAND: { type: "positional", description: "The command and its arguments" },
       },
@@ -47,10 +41,7 @@ export function command(globals: Globals): Command {
       const [tty, interactive, detach] = [given.flag("tty"), given.flag("interactive"), given.flag("detach")];
       if (detach && (tty || interactive))
         throw new OciboxError("USAGE", "-d leaves the command to itself: -i and -t have nobody to talk to");
-      if (interactive && tty && !isTerminal(0))
-        throw new OciboxError("USAGE", "the input device is not a TTY", {
-          hint: "leave out -t, or run it in a terminal",
-        });
+      checkTerminal(interactive, tty);
       // The container's own user namespace, as another could do nothing there.
       await asRoot(globals, ({ root, state }) => noteOf(root, findContainer(root, state, word)).pid);
       const { root, state } = places(globals);
@@ -62,14 +53,9 @@ export function command(globals: Globals): Command {
         tty,
         interactive,
         detach,
-        explain: given.flag("explain") ? await explainer() : undefined,
+        explain: await explainerIf(given.flag("explain")),
         fault: faultOf(given.text("inject")),
       });
     },
   };
-}
-
-async function explainer(): Promise<(steps: Parameters<typeof import("../../ffi/explain.ts").explain>[0]) => void> {
-  const { explain } = await import("../../ffi/explain.ts");
-  return (steps) => print(explain(steps));
 }

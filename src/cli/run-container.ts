@@ -2,7 +2,6 @@
 import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { readText } from "../../ffi/files.ts";
-import type { Step } from "../../ffi/plan.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import { parseVolume, type Volume } from "../bundle/values.ts";
 import type { RunRequest } from "../container/furnish.ts";
@@ -13,12 +12,12 @@ import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
 import { environment } from "./environment.ts";
-import { faultOf } from "./fault.ts";
 import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
 import type { LockedWord } from "./locked.ts";
 import type { Given } from "./options.ts";
-import { isTerminal, print, say } from "./output.ts";
+import { say } from "./output.ts";
+import { checkTerminal, explainerIf, faultOf } from "./plan-options.ts";
 import { isReady } from "./ready.ts";
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
@@ -170,16 +169,10 @@ function runOptions(given: Given): RunOptions {
   };
 }
 
-async function explainer(): Promise<(steps: readonly Step[]) => void> {
-  const { explain } = await import("../../ffi/explain.ts");
-  return (steps) => print(explain(steps));
-}
-
 /** Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain. */
 export async function runCommand(given: Given, places: Places): Promise<number> {
   const interactive = given.flag("interactive");
-  if (interactive && given.flag("tty") && !isTerminal(0))
-    throw new OciboxError("USAGE", "the input device is not a TTY", { hint: "leave out -t, or run it in a terminal" });
+  checkTerminal(interactive, given.flag("tty"));
   const name = given.text("name");
   if (name !== undefined && !namePattern.test(name))
     throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
@@ -204,7 +197,7 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     name,
     autoRemove: given.flag("rm"),
     interactive,
-    explain: given.flag("explain") ? await explainer() : undefined,
+    explain: await explainerIf(given.flag("explain")),
     fault: faultOf(given.text("inject")),
   };
   const { name: kind, kept } = kindOfContainer(request);

@@ -1,6 +1,7 @@
 import type { Globals } from "./globals.ts";
 import { asRoot, places } from "./globals.ts";
 import type { Command } from "./options.ts";
+import { planOptions } from "./plan-options.ts";
 import { lockOptions, pullOptions } from "./pull.ts";
 import type { runCommand } from "./run-container.ts";
 
@@ -89,12 +90,7 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
         ...pullOptions,
         ...lockOptions,
         quiet: { type: "boolean", alias: "q", description: "No pull progress" },
-        explain: { type: "boolean", description: "Print the plan of system calls and run nothing" },
-        inject: {
-          type: "string",
-          valueHint: "STEP[-LAST][=ERRNO]",
-          description: "For tests: let a step of the plan fail",
-        },
+        ...planOptions,
         IMAGE: { type: "positional", description: "Name, tag or digest of the image" },
         COMMAND: { type: "positional", required: false, description: "The command and its arguments" },
       },

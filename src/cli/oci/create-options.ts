@@ -1,13 +1,11 @@
 /** What `create` and `run` have in common. */
 import { AT_FDCWD, O } from "../../../ffi/constants.ts";
 import { direct } from "../../../ffi/direct.ts";
-import type { Step } from "../../../ffi/plan.ts";
 import type { ErrorSink } from "../../plan/context.ts";
 import { absolutePath } from "../../runtime/bundle.ts";
 import type { CreateRequest } from "../../runtime/create.ts";
 import { inherit } from "../../runtime/handed.ts";
-import { faultOf } from "../fault.ts";
-import { print } from "../output.ts";
+import { explainerIf, faultOf } from "../plan-options.ts";
 import { logFrame } from "./call.ts";
 import type { OciFlags, OciGiven, OciGlobals } from "./options.ts";
 
@@ -54,12 +52,6 @@ export function sinksFor(globals: OciGlobals): ErrorSink[] {
   return [...sinks, sinkOn(fd, globals.logFormat)];
 }
 
-export async function explainerFor(given: OciGiven): Promise<((steps: readonly Step[]) => void) | undefined> {
-  if (!given.flag("explain")) return undefined;
-  const { explain } = await import("../../../ffi/explain.ts");
-  return (steps) => print(explain(steps).replace(/\n$/, ""));
-}
-
 export function absolute(path: string | undefined): string | undefined {
   return path === undefined ? undefined : absolutePath(path, process.cwd());
 }
@@ -84,7 +76,7 @@ export async function createRequest(
     newKeyring: !given.flag("no-new-keyring"),
     cgroupManager: globals.cgroupManager,
     sinks: () => sinksFor(globals),
-    explain: await explainerFor(given),
+    explain: await explainerIf(given.flag("explain")),
     fault: faultOf(given.text("inject")),
   };
 }

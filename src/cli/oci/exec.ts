@@ -1,7 +1,7 @@
 import { OciboxError } from "../../errors.ts";
 import { type ExecChanges, execInContainer } from "../../runtime/exec.ts";
-import { faultOf } from "../fault.ts";
-import { absolute, explainerFor, processFlags, sinksFor } from "./create-options.ts";
+import { explainerIf, faultOf } from "../plan-options.ts";
+import { absolute, processFlags, sinksFor } from "./create-options.ts";
 import { type OciCommand, type OciGiven, UsageError } from "./options.ts";
 
 /** "1000", "1000:100" */
@@ -92,7 +92,7 @@ export const command: OciCommand = {
       preserveFds: given.number("preserve-fds") ?? 0,
       cgroups: cgroupsOf(given.all("cgroup")),
       sinks: () => sinksFor(globals),
-      explain: await explainerFor(given),
+      explain: await explainerIf(given.flag("explain")),
       fault: faultOf(given.text("inject")),
     });
   },
