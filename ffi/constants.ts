@@ -232,6 +232,10 @@ export const SOCK = {
   SOCK_CLOEXEC: 0o2000000,
 } as const;
 
+/** waitid(2): by a pidfd, and for its end. */
+export const P_PIDFD = 3;
+export const WEXITED = 4;
+
 /** ioctl(2) requests that are used here (asm-generic/ioctls.h, linux/sockios.h). */
 export const IOCTL = {
   TCGETS: 0x5401,

@@ -4,7 +4,7 @@ import { direct } from "../../ffi/direct.ts";
 import { encodePlan } from "../../ffi/encode.ts";
 import { readText } from "../../ffi/files.ts";
 import { execInit, spawnInit } from "../../ffi/launch.ts";
-import { compileEntering, compileTrying, type IdRange, type Mapper } from "../plan/enter.ts";
+import { compileEntering, compileTrying, type Entering, type IdRange, type Mapper } from "../plan/enter.ts";
 import { callersEnvironment } from "../runtime/handed.ts";
 
 const mostRanges = 1 << 20;
@@ -38,6 +38,12 @@ function mapper(program: string, file: string, names: readonly string[]): Mapper
   return range === undefined || path === null ? undefined : { program: path, range };
 }
 
+function mappersOf(uid: number): Entering["mappers"] {
+  const names = [...nameOf(uid), String(uid)];
+  const [ofUser, ofGroup] = [mapper("newuidmap", "/etc/subuid", names), mapper("newgidmap", "/etc/subgid", names)];
+  return ofUser === undefined || ofGroup === undefined ? undefined : { uid: ofUser, gid: ofGroup };
+}
+
 /** Whether `enterUserNamespace` can do what it is for. */
 export async function canEnter(): Promise<boolean> {
   const tried = spawnInit(encodePlan(compileTrying()), { stdio: ["ignore", "ignore", "ignore"] });
@@ -53,14 +59,12 @@ export async function canEnter(): Promise<boolean> {
  */
 export function enterUserNamespace(places: Readonly<Record<string, string>>, of?: number): never {
   const [uid, gid] = [direct.geteuid(), direct.getegid()];
-  const names = [...nameOf(uid), String(uid)];
-  const [ofUser, ofGroup] = [mapper("newuidmap", "/etc/subuid", names), mapper("newgidmap", "/etc/subgid", names)];
   const plan = compileEntering({
     uid,
     gid,
     pid: process.pid,
     of,
-    mappers: ofUser === undefined || ofGroup === undefined ? undefined : { uid: ofUser, gid: ofGroup },
+    mappers: of === undefined ? mappersOf(uid) : undefined,
     program: direct.openat(AT_FDCWD, "/proc/self/exe", O.O_PATH, 0),
     argv: [process.argv0, ...process.argv.slice(2)],
   });

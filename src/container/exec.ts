@@ -1,8 +1,5 @@
 /** One more process in a container of `ocibox run`. This process becomes init, which supervises it or leaves. */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
-import { direct } from "../../ffi/direct.ts";
 import { encodePlan, type Fault } from "../../ffi/encode.ts";
-import { OwnedFd } from "../../ffi/fd.ts";
 import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
@@ -15,7 +12,7 @@ import { compileExec, namespacesToJoin } from "../plan/exec.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { inherit } from "../runtime/handed.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { isThere, openMarked, untilRooted } from "../runtime/process-mark.ts";
+import { openMarked, openRoot, untilRooted } from "../runtime/process-mark.ts";
 import { readInRoot } from "../runtime/read-in-root.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
 import { decodeSpec } from "../spec/runtime-decode.ts";
@@ -80,11 +77,6 @@ function processOf(own: Process, options: ExecOptions, root: number, facts: Host
   };
 }
 
-/** A directory of a process that has ended meanwhile is not there. */
-function rootOf(pid: number): OwnedFd {
-  return new OwnedFd(direct.openat(AT_FDCWD, `/proc/${pid}/root`, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-}
-
 /**
  * Runs a command in a container. Does not return: init takes over this process, and ends with the command's exit code.
  * Returns only where the plan was to be printed.
@@ -98,9 +90,8 @@ export function execInRunning(root: string, container: ContainerStatus, options:
   if (target === undefined || config === undefined || !untilRooted(mark)) throw notRunning(container);
   const spec: Spec = decodeSpec(config);
   if (spec.process === undefined) throw new OciboxError("STORE", `the container "${container.name}" has no process`);
-  using tree = rootOf(mark.pid);
-  // It was its root that was opened, where it is still there.
-  if (!isThere(mark)) throw notRunning(container);
+  using tree = openRoot(mark);
+  if (tree === undefined) throw notRunning(container);
   const facts = hostFacts();
   const process = processOf(spec.process, options, tree.fd, facts);
   const { mode, directories } = planCgroups(spec, facts);

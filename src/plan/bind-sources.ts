@@ -4,21 +4,19 @@
  * The kernel takes the mapping from a user namespace, for which a process is made that does nothing in it; mount_setattr(2),
  * "ID-mapped mounts".
  */
-import { AT, AT_FDCWD, CLONE, MOUNT_ATTR, O, OPEN_TREE, SIG } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, CLONE, MOUNT_ATTR, O, OPEN_TREE, P_PIDFD, SIG, WEXITED } from "../../ffi/constants.ts";
 import type { Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { IdMapping, Mount, Spec } from "../spec/runtime.ts";
 import { type Builder, cloneArgsSize } from "./builder.ts";
 import type { PlanContext } from "./context.ts";
-import { joinsForeign, namespacesOf, writeMaps } from "./namespaces.ts";
+import { madeByRoot, namespacesOf, writeMaps } from "./namespaces.ts";
 import { readMountOptions } from "./options.ts";
 import { socketPair } from "./sync.ts";
 
 const mountAttrSize = 32;
 const cloneTree = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC;
-const P_PIDFD = 3;
-const WEXITED = 4;
 
 interface Maps {
   readonly uidMappings: readonly IdMapping[];
@@ -93,7 +91,7 @@ function outsideOf(rootfs: PlanContext["rootfs"], source: string): boolean {
  * @returns detached trees, by the index of their mount @throws OciboxError INVALID
  */
 export function openSources(b: Builder, spec: Spec, context: PlanContext): ReadonlyMap<number, Slot> {
-  const inherited = joinsForeign(namespacesOf(spec), context);
+  const inherited = madeByRoot(namespacesOf(spec), context);
 
   const { p } = b;
   const opened = new Map<number, Slot>();

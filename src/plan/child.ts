@@ -17,7 +17,7 @@ import { goBetween } from "./joined-user.ts";
 import { allowEveryProcessor, joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, sealMounts } from "./mounts.ts";
-import { joinByPath, joinsForeign, makeTime, type Namespaces, parentSetsScore } from "./namespaces.ts";
+import { joinByPath, madeByRoot, makeTime, type Namespaces } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
 import { reportTo, sendDescriptor } from "./sync.ts";
 import { unlockSlave } from "./terminal.ts";
@@ -85,7 +85,7 @@ export class Child {
     if (userPath === undefined || sockets.between === undefined) joinCgroups(b, this.cgroups);
     else {
       p.sys.close(sockets.between[0]);
-      goBetween(b, this.cgroups, sockets.between[1], userPath, namespaces, joinsForeign(namespaces, context));
+      goBetween(b, this.cgroups, sockets.between[1], userPath, namespaces, madeByRoot(namespaces, context));
       p.field("");
       this.waitForGo(report);
     }
@@ -160,7 +160,7 @@ export class Child {
 
   enterNamespaces(): void {
     const { p, b, namespaces, context } = this;
-    joinByPath(b, namespaces, joinsForeign(namespaces, context));
+    joinByPath(b, namespaces, madeByRoot(namespaces, context));
     if (namespaces.has("user")) {
       // Before the change of ids, after which what /proc has of this process is not its own any more; prctl(2), PR_SET_DUMPABLE
       makeTime(b, namespaces, this.spec.linux ?? {}, true);
@@ -226,7 +226,7 @@ export class Child {
 
   oomScore(mounted: Mounted): void {
     const score = this.process.oomScoreAdj;
-    if (score === undefined || parentSetsScore(this.namespaces, this.context)) return;
+    if (score === undefined || madeByRoot(this.namespaces, this.context)) return;
     this.p.field("process.oomScoreAdj");
     if (mounted.proc !== undefined) this.b.write(mounted.proc, "self/oom_score_adj", String(score));
     else this.b.write(AT_FDCWD, "/proc/self/oom_score_adj", String(score));

@@ -18,7 +18,7 @@
  *
  * A failure of the child goes the same way as (step, errno, words).
  */
-import { AT_FDCWD, CLONE, O, SIG } from "../../ffi/constants.ts";
+import { AT_FDCWD, CLONE, O, P_PIDFD, SIG, WEXITED } from "../../ffi/constants.ts";
 import { type Label, Recorder, type Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
@@ -36,11 +36,10 @@ import { hearOfChild } from "./joined-user.ts";
 import {
   joinForChildren,
   joinForeign,
-  joinsForeign,
+  madeByRoot,
   makeTime,
   type Namespaces,
   namespacesOf,
-  parentSetsScore,
   setScoreOf,
   writeMaps,
 } from "./namespaces.ts";
@@ -50,8 +49,6 @@ import { handListenerOver } from "./seccomp/listener.ts";
 import { type Pair, socketPair } from "./sync.ts";
 import { receiveTerminal } from "./terminal.ts";
 
-const P_PIDFD = 3;
-const WEXITED = 4;
 const ownCode = 125;
 /** What runc ends with for an error of its own. */
 const ociCode = 1;
@@ -146,9 +143,7 @@ class Compiler {
     if (!this.namespaces.has("user")) makeTime(b, this.namespaces, spec.linux ?? {}, false);
     const opened = openSources(b, spec, context);
     const back =
-      this.userPath === undefined && joinsForeign(this.namespaces, context)
-        ? joinForeign(b, this.namespaces)
-        : undefined;
+      this.userPath === undefined && madeByRoot(this.namespaces, context) ? joinForeign(b, this.namespaces) : undefined;
     p.field("linux.namespaces");
     const memory = p.memory("pidfd", 8);
     const pid = p.sys.clone3(
@@ -196,7 +191,7 @@ class Compiler {
     }
     notePid(p, pid, context.noted);
     if (this.namespaces.isNew("user")) writeMaps(b, pid, spec.linux ?? {}, oci?.privileged !== false);
-    if (parentSetsScore(this.namespaces, context)) setScoreOf(b, pid, this.process);
+    if (madeByRoot(this.namespaces, context)) setScoreOf(b, pid, this.process);
     p.field("");
     p.sys.write(report, "g", 1);
     if (this.netDevices !== undefined) {

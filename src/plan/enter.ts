@@ -9,15 +9,13 @@
  *       │ waits ◀────────────────────────────│ its exit status
  *       │ execveat: the same program, the same process
  */
-import { AT, AT_FDCWD, CLONE, F, O, SIG } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, CLONE, F, O, P_PIDFD, SIG, WEXITED } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { Recorder, type Slot } from "../../ffi/plan.ts";
 import { ownEnvironment, struct } from "../../ffi/sys.ts";
 import { cloneArgsSize } from "./builder.ts";
 import { socketPair } from "./sync.ts";
 
-const P_PIDFD = 3;
-const WEXITED = 4;
 const FD_CLOEXEC = 1;
 /** siginfo_t of a child: where its status is. waitid(2) */
 const siginfoSize = 128;
@@ -66,15 +64,12 @@ function helper(p: Recorder, { pid }: Entering, own: number, { program, range }:
   const name = program.slice(program.lastIndexOf("/") + 1);
   const pair = socketPair(p, name);
   const memory = p.memory(`${name}.pidfd`, 8);
-  const inside = p.newLabel(name);
   const child = p.sys.clone3(
     struct<Slot>("clone_args", { flags: BigInt(CLONE.CLONE_PIDFD), pidfd: memory, exit_signal: SIG.SIGCHLD }),
     cloneArgsSize,
   );
   const outside = p.newLabel(`beside ${name}`);
-  p.branch(child, "==", 0, inside);
-  p.jump(outside);
-  p.place(inside);
+  p.branch(child, "!=", 0, outside);
   p.sys.close(pair[0]);
   const go = p.newLabel("go");
   const got = p.sys.read(pair[1], p.memory(`${name}.go`, 8), 1);
@@ -144,9 +139,7 @@ export function compileEntering(entering: Entering): Recorder {
   p.add({ op: "onFailure", to: failed, code });
   p.add({ op: "takeSignals" });
   const helpers =
-    mappers === undefined || entering.of !== undefined
-      ? []
-      : [helper(p, entering, uid, mappers.uid), helper(p, entering, gid, mappers.gid)];
+    mappers === undefined ? [] : [helper(p, entering, uid, mappers.uid), helper(p, entering, gid, mappers.gid)];
   if (entering.of === undefined) {
     p.with({ says: forbidden }).sys.unshare(CLONE.CLONE_NEWUSER | CLONE.CLONE_NEWNS);
     for (const each of helpers) map(p, each);

@@ -5,7 +5,7 @@
  * supervises it or leaves. The child joins the other namespaces by the descriptor of the container's own process, so that
  * no path in the container is believed: setns(2), "a PID file descriptor".
  */
-import { AT_FDCWD, CLONE, F, IOCTL, O, PR, SIG } from "../../ffi/constants.ts";
+import { AT_FDCWD, CLONE, F, IOCTL, O, P_PIDFD, PR, SIG, WEXITED } from "../../ffi/constants.ts";
 import { type Label, Recorder, type Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
@@ -24,8 +24,6 @@ import { handListenerOver, offerListener } from "./seccomp/listener.ts";
 import { type Pair, reportTo, sendDescriptor, socketPair } from "./sync.ts";
 import { receiveTerminal, unlockSlave } from "./terminal.ts";
 
-const P_PIDFD = 3;
-const WEXITED = 4;
 /** What ocibox ends with for an error of its own, where the command's are 126 and 127. */
 const ownCode = 125;
 

@@ -1,5 +1,5 @@
 /** Hooks as steps: runtime-spec, config.md#posix-platform-hooks. The state goes to a hook's stdin; it ends within its time. */
-import { AT_FDCWD, CLOSE_RANGE, MFD, SIG } from "../../ffi/constants.ts";
+import { AT_FDCWD, CLOSE_RANGE, MFD, P_PIDFD, SIG, WEXITED } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Label, Recorder, Slot } from "../../ffi/plan.ts";
 import { type Memory, ownEnvironment, struct } from "../../ffi/sys.ts";
@@ -9,8 +9,6 @@ import type { Hook, HookName } from "../spec/runtime.ts";
 export type StateText = readonly [before: string, after: string];
 
 const CLONE_PIDFD = 0x1000;
-const P_PIDFD = 3;
-const WEXITED = 4;
 const POLLIN = 1;
 /** siginfo_t of waitid(2): si_code at 8, si_status at 24 on machines of 64 bits. */
 const infoSize = 128;

@@ -9,7 +9,7 @@
  *       │ ◀── its number and a pidfd ──│ ends
  *       │ waits for its end
  */
-import { AT_FDCWD, CLONE, IOCTL, O } from "../../ffi/constants.ts";
+import { AT_FDCWD, CLONE, IOCTL, O, P_PIDFD, WEXITED } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
 import { type Memory, struct } from "../../ffi/sys.ts";
@@ -18,8 +18,6 @@ import { type CgroupPlan, joinCgroups } from "./cgroups/plan.ts";
 import { joinForChildren, joinForeign, type Namespaces } from "./namespaces.ts";
 import { descriptorAt, type Pair } from "./sync.ts";
 
-const P_PIDFD = 3;
-const WEXITED = 4;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const controlSize = 24;
 const controlHead = new Uint8Array([20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);

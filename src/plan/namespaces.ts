@@ -129,8 +129,8 @@ export function makeTime(b: Builder, namespaces: Namespaces, linux: Linux, enter
  */
 const foreign: readonly NamespaceType[] = ["ipc", "uts", "network"];
 
-/** Whether those of a container are joined in that way. */
-export function joinsForeign(namespaces: Namespaces, { oci }: PlanContext): boolean {
+/** Whether it is root that makes a container in a user namespace: then it does for it what only root may. */
+export function madeByRoot(namespaces: Namespaces, { oci }: PlanContext): boolean {
   return namespaces.has("user") && oci?.privileged === true;
 }
 
@@ -205,14 +205,9 @@ function writeOf(b: Builder, pid: Slot, file: string, text: string): void {
 }
 
 /**
- * Whether it is the parent that sets the child's oom score: what root has made in a user namespace may not write its own
- * file, for that is root's, and a score below the runtime's own wants a right of the first user namespace. proc(5)
+ * In the parent, of a child that waits: what root has made in a user namespace may not write its own file, for that is
+ * root's, and a score below the runtime's own wants a right of the first user namespace. proc(5)
  */
-export function parentSetsScore(namespaces: Namespaces, { oci }: PlanContext): boolean {
-  return namespaces.has("user") && oci?.privileged === true;
-}
-
-/** In the parent, of a child that waits. */
 export function setScoreOf(b: Builder, pid: Slot, { oomScoreAdj }: Process): void {
   if (oomScoreAdj === undefined) return;
   b.p.field("process.oomScoreAdj");

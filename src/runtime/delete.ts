@@ -1,10 +1,10 @@
 /** `delete`: whatever is left of a container goes, wherever its making or its end was cut off. */
 import { SIG } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
-import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { ErrorSink } from "../plan/context.ts";
 import { removeAll, signalAll } from "./cgroups.ts";
+import { untilEnded } from "./process-mark.ts";
 import {
   type Container,
   checkId,
@@ -15,8 +15,6 @@ import {
   stateDirectory,
 } from "./state.ts";
 
-const POLLIN = 1;
-
 /** SIGKILL to its process, and up to ten seconds until it has ended. */
 function end(container: Container): void {
   using process = container.openProcess();
@@ -24,15 +22,8 @@ function end(container: Container): void {
   attempt("pidfd_send_signal", process.fd, SIG.SIGKILL, null, 0);
   // A process that is stopped by a freezer dies when it goes on.
   if (!container.record.ownPids || container.frozen) signalAll(container.record.cgroups, SIG.SIGKILL);
-  const polled = attempt(
-    "ppoll",
-    struct<number>("pollfd", { fd: process.fd, events: POLLIN }),
-    1,
-    struct<number>("timespec", { tv_sec: 10 }),
-    null,
-    8,
-  );
-  if (polled === 0) throw new OciboxError("HOST", `the process of the container "${container.id}" does not end`);
+  if (!untilEnded(process, 10))
+    throw new OciboxError("HOST", `the process of the container "${container.id}" does not end`);
 }
 
 /**

@@ -1,8 +1,7 @@
 /** `exec`: one more process in a container that runs. This process becomes its parent's init. */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { encodePlan, type Fault } from "../../ffi/encode.ts";
-import type { OwnedFd } from "../../ffi/fd.ts";
 import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
@@ -17,7 +16,7 @@ import { hasOwnMounts, withHome } from "./bundle.ts";
 import { cgroupsOfProcess } from "./cgroup-host.ts";
 import { checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
-import { untilRooted } from "./process-mark.ts";
+import { openRoot, type ProcessMark, untilRooted } from "./process-mark.ts";
 import { type Container, needContainer, stateText } from "./state.ts";
 
 const mostProcess = 16 << 20;
@@ -169,12 +168,10 @@ function mayMove(directory: string): boolean {
 }
 
 /** The root of a container whose mounts are the host's. @throws OciboxError where its process has just ended */
-function rootOf(pid: number, process: OwnedFd): number {
-  const fd = attempt("openat", AT_FDCWD, `/proc/${pid}/root`, O.O_PATH | O.O_DIRECTORY, 0);
-  // Where it is still there, it was its root that was opened.
-  if (fd < 0 || attempt("pidfd_send_signal", process.fd, 0, null, 0) < 0)
-    throw new OciboxError("INVALID", "container not running");
-  return fd;
+function rootOf(mark: ProcessMark): number {
+  const root = openRoot(mark);
+  if (root === undefined) throw new OciboxError("INVALID", "container not running");
+  return inherit(root.release());
 }
 
 /** Does not return, but where the plan was only to be printed. @throws OciboxError */
@@ -214,7 +211,7 @@ async function launch(request: ExecRequest, container: Container): Promise<numbe
   const plan = compileExec(spec, process, hostFacts(), {
     id: request.id,
     target: inherit(target.fd),
-    root: hasOwnMounts(spec) ? undefined : rootOf(mark.pid, target),
+    root: hasOwnMounts(spec) ? undefined : rootOf(mark),
     joined: namespacesToJoin(spec, sameUser),
     privileged: effectiveUid() === 0,
     ...cgroupsFor(container, request.cgroups, mark.pid),

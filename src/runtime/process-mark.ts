@@ -1,9 +1,10 @@
 /** A process by what was noted of it when it began: nobody who has its number later is taken for it. */
-import { AT_FDCWD } from "../../ffi/constants.ts";
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
+import { struct } from "../../ffi/sys.ts";
 
 /** A process by its id and start time (field 22 of proc_pid_stat(5), in clock ticks since boot). */
 export interface ProcessMark {
@@ -43,6 +44,38 @@ export function openMarked(mark: ProcessMark, check = (): boolean => isThere(mar
   if (check()) return process;
   process[Symbol.dispose]();
   return undefined;
+}
+
+/** The root of the process, closed on exec; undefined where it has ended: another's may have been opened then. */
+export function openRoot(mark: ProcessMark): OwnedFd | undefined {
+  const flags = O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC;
+  const fd = attempt("openat", AT_FDCWD, `/proc/${mark.pid}/root`, flags, 0);
+  if (fd < 0) return undefined;
+  const root = new OwnedFd(fd);
+  if (isThere(mark)) return root;
+  root[Symbol.dispose]();
+  return undefined;
+}
+
+const POLLIN = 1;
+
+/** Waits for the end of a process. @param seconds the most @returns whether it has ended */
+export function untilEnded(process: OwnedFd, seconds: number): boolean {
+  const end = performance.now() + seconds * 1000;
+  for (;;) {
+    const left = Math.max(0, end - performance.now());
+    const polled = attempt(
+      "ppoll",
+      struct<number>("pollfd", { fd: process.fd, events: POLLIN }),
+      1,
+      struct<number>("timespec", { tv_sec: Math.floor(left / 1000), tv_nsec: Math.floor((left % 1000) * 1e6) }),
+      null,
+      8,
+    );
+    if (polled > 0) return true;
+    // A signal of ours ends a wait, too.
+    if (performance.now() >= end) return false;
+  }
 }
 
 const STATX_INO = 0x100;

@@ -24,7 +24,7 @@ const many: Entering = {
 test.each([
   ["one id", alone],
   ["ranges", many],
-  ["another process's", { ...many, of: 77 }],
+  ["another process's", { ...alone, of: 77 }],
 ] as const)("%s", (_, entering) => {
   expect(explain(compileEntering(entering).steps)).toMatchSnapshot();
 });
