@@ -69,6 +69,12 @@ export class Child {
     return this.namespaces.has("user") || this.facts.userNamespace;
   }
 
+  /** Nobody would see its end, and tidy after it; whoever waits for its output would wait for ever. */
+  get diesWithParent(): boolean {
+    const { oci } = this.context;
+    return oci === undefined || oci.mode === "foreground";
+  }
+
   all(): void {
     const { p, b, spec, context, namespaces, sockets } = this;
     const { oci } = context;
@@ -79,7 +85,7 @@ export class Child {
     p.sys.close(sockets.report[0]);
     if (sockets.console !== undefined) p.sys.close(sockets.console[0]);
     b.closes = false;
-    if (oci === undefined) p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
+    if (this.diesWithParent) p.sys.prctl(PR.PR_SET_PDEATHSIG, SIG.SIGKILL, 0, 0, 0);
     this.waitForGo(report);
     const userPath = namespaces.pathOf("user");
     if (userPath === undefined || sockets.between === undefined) joinCgroups(b, this.cgroups);
@@ -136,7 +142,7 @@ export class Child {
     setAttention(b, this.process, spec.linux ?? {});
     const fifo = this.closeAll(report);
     becomeUser(b, this.process, spec.linux?.seccomp, this.facts, {
-      diesWithParent: oci === undefined,
+      diesWithParent: this.diesWithParent,
       groups: groupsOf(spec, oci === undefined ? this.facts.ids?.setgroups !== false : oci.privileged),
       beforeFilter: () => this.ready(fifo),
       last: () => this.hooksBeforeCommand(),

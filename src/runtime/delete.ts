@@ -43,9 +43,8 @@ export function deleteContainer(
     // A directory without a record is one that was just begun, or half forgotten.
     if (listIds(root).includes(id)) {
       using lock = lockContainer(directory);
-      void lock;
       container = readContainer(root, id);
-      if (container === undefined) {
+      if (lock === undefined || container === undefined) {
         forgetContainer(directory);
         return 0;
       }
@@ -58,6 +57,7 @@ export function deleteContainer(
   end(container);
   // Whoever is just making it ends by itself when its process does.
   const lock = lockContainer(directory);
+  if (lock === undefined) return 0;
   const { unit } = container.record;
   if (unit !== undefined) return deleteUnit(container, unit, lock, sinks);
   using held = lock;

@@ -166,6 +166,8 @@ export function needContainer(root: string, id: string): Container {
   checkId(id);
   const found = readContainer(root, id);
   if (found !== undefined) return found;
+  // Empty, it is what is left where forgetting it was cut off.
+  attempt("unlinkat", AT_FDCWD, stateDirectory(root, id), AT.AT_REMOVEDIR);
   throw new OciboxError("NOT_FOUND", "container does not exist");
 }
 
@@ -175,12 +177,21 @@ export function listIds(root: string): string[] {
     .sort();
 }
 
-/** Takes the lock of a container's directory, waiting for whoever is at work. @throws OciboxError IN_USE after 10 s */
-export function lockContainer(directory: string): OwnedFd {
+/**
+ * Takes the lock of a container's directory, waiting for whoever is at work.
+ * @returns undefined where the container has gone meanwhile
+ * @throws OciboxError IN_USE after 10 s
+ */
+export function lockContainer(directory: string): OwnedFd | undefined {
   const start = performance.now();
   for (;;) {
-    const lock = lockFile(`${directory}/lock`, "exclusive");
-    if (lock !== undefined) return lock;
+    try {
+      const lock = lockFile(`${directory}/lock`, "exclusive");
+      if (lock !== undefined) return lock;
+    } catch (error) {
+      if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
+      throw error;
+    }
     if (performance.now() - start > 10_000)
       throw new OciboxError("IN_USE", `another call has been at work on "${directory}" for 10 seconds`);
     Bun.sleepSync(2);
@@ -219,8 +230,8 @@ const files = [
   ".process",
   "config.json",
   ".config.json",
-  "state.json",
   "lock",
+  "state.json",
 ] as const;
 
 /** Where the root of a container without a mount namespace of its own is mounted: nobody but its owner comes there. */
@@ -234,12 +245,14 @@ export const mountsOnPlace = 2;
 /** Forgets a container. What it is known by goes last. */
 export function forgetContainer(directory: string): void {
   for (const name of files) attempt("unlinkat", AT_FDCWD, `${directory}/${name}`, 0);
-  const removed = attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
-  if (removed >= 0) return;
+  // Whoever else forgets it may have been quicker.
+  const gone = (result: number): boolean => result >= 0 || result === -errnoOf("ENOENT");
+  if (gone(attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR))) return;
   const place = rootPlace(directory);
   for (let each = 0; each < mountsOnPlace; each++) attempt("umount2", place, MNT.MNT_DETACH | MNT.UMOUNT_NOFOLLOW);
   attempt("unlinkat", AT_FDCWD, place, AT.AT_REMOVEDIR);
-  direct.unlinkat(AT_FDCWD, directory, AT.AT_REMOVEDIR);
+  const removed = attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
+  if (!gone(removed)) throw new SyscallError("unlinkat", [AT_FDCWD, directory, AT.AT_REMOVEDIR], -removed);
 }
 
 /** Names of the files, for the plan that forgets a container by itself. */

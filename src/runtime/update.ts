@@ -7,9 +7,8 @@ import { lockContainer, needContainer } from "./state.ts";
 /** @throws OciboxError */
 export async function updateContainer(root: string, id: string, resources: Resources): Promise<void> {
   const container = needContainer(root, id);
-  if (!container.alive) throw new OciboxError("INVALID", "container not running");
-  using lock = lockContainer(container.directory);
-  void lock;
+  using lock = container.alive ? lockContainer(container.directory) : undefined;
+  if (lock === undefined) throw new OciboxError("INVALID", "container not running");
   const { cgroups, unit } = container.record;
   if (unit !== undefined) {
     const { updateUnit } = await import("./systemd.ts");

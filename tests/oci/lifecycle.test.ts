@@ -8,7 +8,7 @@ import { testWith } from "../lib/needs.ts";
 import { binary, inventory, until } from "../lib/sandbox.ts";
 import { violations } from "../lib/schema.ts";
 
-const needs = { root: true, programs: ["busybox"] };
+const needs = { root: true, programs: ["busybox", "strace"] };
 const test = testWith(needs);
 let box: Bundles;
 let before: ReturnType<typeof inventory>;
@@ -149,6 +149,55 @@ describe("create, start, kill, delete", () => {
     expect(ran.stderr.toString()).toBe("");
     // The fourth is the directory that ls reads.
     expect(ran.stdout.toString()).toBe("0\n1\n2\n3\n4\nthrough\n");
+  });
+});
+
+describe("ended by SIGKILL", () => {
+  test("a runtime that supervises takes the container with it, and delete tidies up", async () => {
+    box.command("sh", "-c", "echo up; exec sleep 1000");
+    const running = Bun.spawn([binary, "oci", "--root", box.root, "run", "lost"], {
+      cwd: box.bundle,
+      stdout: "pipe",
+    });
+    const { value } = await running.stdout.getReader().read();
+    expect(new TextDecoder().decode(value)).toBe("up\n");
+    running.kill("SIGKILL");
+    await running.exited;
+    expect(await until(async () => (await box.status("lost")) === "stopped")).toBe(true);
+    expect(await box.call("delete", "lost")).toEqual({ out: "", err: "", code: 0 });
+    expect(cgroupsOf("lost")).toEqual([]);
+  });
+
+  test("delete, at each call that forgets the container: another finishes it", async () => {
+    box.command("true");
+    let finished = false;
+    for (let call = 1; !finished; call++) {
+      expect((await box.call("run", "-d", "half")).code).toBe(0);
+      expect(await until(async () => (await box.status("half")) === "stopped")).toBe(true);
+      const inject = ["-f", "-o", "/dev/null", "-e", `inject=unlinkat:signal=KILL:when=${call}`];
+      const deleted = Bun.spawn(["strace", ...inject, binary, "oci", "--root", box.root, "delete", "half"]);
+      finished = (await deleted.exited) === 0;
+      const state = await box.call("state", "half");
+      // What has no state any more has no directory: Slurm, for one, does not call delete then.
+      if (state.code !== 0) expect(box.left()).toEqual([]);
+      else expect(await box.call("delete", "half")).toEqual({ out: "", err: "", code: 0 });
+      expect(box.left()).toEqual([]);
+      expect(call).toBeLessThan(60);
+    }
+    expect(cgroupsOf("half")).toEqual([]);
+  });
+
+  test("two that delete the same one at once: neither fails", async () => {
+    box.command("sleep", "1000");
+    for (let round = 0; round < 10; round++) {
+      expect((await box.call("run", "-d", "twice")).code).toBe(0);
+      const both = await Promise.all([box.call("delete", "-f", "twice"), box.call("delete", "-f", "twice")]);
+      expect(both.map(({ err, code }) => [err, code])).toEqual([
+        ["", 0],
+        ["", 0],
+      ]);
+      expect(box.left()).toEqual([]);
+    }
   });
 });
 
