@@ -106,7 +106,7 @@ export function execInRunning(root: string, container: ContainerStatus, options:
     detach: options.detach,
     failure: undefined,
     interactive: options.interactive,
-    plainLines: false,
+    asRunc: false,
     pidFile: undefined,
     consoleSocket: undefined,
     pidfdSocket: undefined,

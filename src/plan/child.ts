@@ -20,6 +20,7 @@ import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, seal
 import { joinByPath, madeByRoot, makeTime, type Namespaces } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
 import { reportTo, sendDescriptor } from "./sync.ts";
+import { ownStreams } from "./streams.ts";
 import { unlockSlave } from "./terminal.ts";
 
 const propagations: Readonly<Record<string, number>> = {
@@ -262,10 +263,12 @@ export class Child {
       for (const fd of [0, 1, 2]) p.sys.dup3(terminal, fd, 0);
       return;
     }
-    if (this.context.interactive || mounted.dev === undefined) return;
-    p.field("stdin");
-    const nothing = p.sys.openat(mounted.dev, "null", O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
-    p.sys.dup3(nothing, 0, 0);
+    if (!this.context.interactive && mounted.dev !== undefined) {
+      p.field("stdin");
+      const nothing = p.sys.openat(mounted.dev, "null", O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
+      p.sys.dup3(nothing, 0, 0);
+    }
+    ownStreams(p, this.process, this.context.oci !== undefined);
   }
 
   /** pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new, and is then taken away. */

@@ -21,6 +21,7 @@ import { labelProcess } from "./labels.ts";
 import { cloneFlags, namespacesOf } from "./namespaces.ts";
 import { type PidAudience, tellPid } from "./pid.ts";
 import { handListenerOver, offerListener } from "./seccomp/listener.ts";
+import { ownStreams } from "./streams.ts";
 import { type Pair, reportTo, sendDescriptor, socketPair } from "./sync.ts";
 import { receiveTerminal, unlockSlave } from "./terminal.ts";
 
@@ -46,8 +47,8 @@ export interface ExecContext extends PidAudience {
   readonly failure: number | undefined;
   /** Whether stdin is the process's; else it has the container's /dev/null, and with `detach` so have the others. */
   readonly interactive: boolean;
-  /** Whether a terminal of our own has line ends as they are written. */
-  readonly plainLines: boolean;
+  /** Whether what runc does is done where we would not: a terminal's line ends stay, files become the process's own. */
+  readonly asRunc: boolean;
   readonly consoleSocket: number | undefined;
   /** Descriptors from 3 on that the process inherits. */
   readonly keepFds: number;
@@ -201,6 +202,7 @@ class ExecCompiler {
     if (context.keyring) joinKeyring(b, context.id);
     const terminal = process.terminal === true ? this.openTerminal(console) : undefined;
     if (terminal === undefined && !context.interactive) this.noStreams();
+    if (terminal === undefined) ownStreams(p, process, context.asRunc);
     setAttention(b, process, spec.linux ?? {});
     if (terminal !== undefined) {
       p.field("process.terminal");
@@ -248,7 +250,7 @@ class ExecCompiler {
     const { p, context } = this;
     p.field("process.terminal");
     const master = p.sys.openat(AT_FDCWD, "/dev/pts/ptmx", O.O_RDWR | O.O_NOCTTY | O.O_CLOEXEC, 0);
-    const slave = unlockSlave(p, master, this.process, console !== undefined && context.plainLines);
+    const slave = unlockSlave(p, master, this.process, console !== undefined && context.asRunc);
     const socket = context.consoleSocket ?? console?.[1];
     if (socket !== undefined) sendDescriptor(p, socket, master, "sent", "/dev/ptmx");
     p.sys.ioctl(slave, IOCTL.TIOCSCTTY, 0);

@@ -218,7 +218,7 @@ async function launch(request: ExecRequest, container: Container): Promise<numbe
     detach: request.detach,
     failure: ociFailure,
     interactive: true,
-    plainLines: true,
+    asRunc: true,
     pidFile: request.pidFile,
     consoleSocket:
       request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),

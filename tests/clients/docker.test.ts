@@ -39,6 +39,8 @@ describe("docker", () => {
   test("run: output, exit codes, errors, a terminal, limits", async () => {
     expect(await run("--rm", "box", "echo", "hello")).toEqual({ out: "hello\n", err: "", code: 0 });
     expect((await run("--rm", "box", "sh", "-c", "exit 6")).code).toBe(6);
+    const named = await run("--rm", "-u", "1000", "box", "sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr");
+    expect(named).toEqual({ out: "out\n", err: "err\n", code: 0 });
     expect((await run("--rm", "-t", "box", "tty")).out).toBe("/dev/pts/0\r\n");
     const nope = await run("--rm", "box", "nope");
     expect([nope.code, nope.err]).toEqual([127, expect.stringContaining("executable file not found in $PATH")]);

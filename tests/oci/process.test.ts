@@ -214,6 +214,36 @@ describe("what is handed to it", () => {
     }
   });
 
+  test("standard streams that it can open by their names, whoever it is, as under runc and crun", async () => {
+    const command = ["sh", "-c", "echo out > /proc/self/fd/1 && echo err > /proc/self/fd/2"];
+    const through = (words: string): Promise<string> =>
+      Bun.$`sh -c ${`${binary} oci --root ${box.root} ${words} 2> ${box.dir}/err | cat`}`.cwd(box.bundle).text();
+    const both = async (words: string): Promise<string> =>
+      `${await through(words)}${readFileSync(`${box.dir}/err`, "utf8")}`;
+    for (const user of [
+      { uid: 0, gid: 0 },
+      { uid: 1000, gid: 1000 },
+    ]) {
+      box.write((spec) => Object.assign(spec.process ?? {}, { user, args: command }));
+      expect(await both("run streams")).toBe("out\nerr\n");
+    }
+    box.command("sleep", "1000");
+    expect((await box.call("run", "-d", "streams")).code).toBe(0);
+    try {
+      expect(await both(`exec -u 1000 streams ${command.map((word) => `'${word}'`).join(" ")}`)).toBe("out\nerr\n");
+    } finally {
+      await box.call("delete", "-f", "streams");
+    }
+    // What another's user namespace has no right to is left alone.
+    box.write((spec) => {
+      Object.assign(spec.process ?? {}, { user: { uid: 7, gid: 7 }, args: ["sh", "-c", "echo up"] });
+      spec.linux?.namespaces?.push({ type: "user" });
+      const mapping = [{ containerID: 0, hostID: 200_000, size: 10 }];
+      Object.assign(spec.linux ?? {}, { uidMappings: mapping, gidMappings: mapping });
+    });
+    expect(await both("run streams")).toBe("up\n");
+  });
+
   test("a terminal over a console socket, of the size that was asked for; a pidfd over its socket", async () => {
     box.write((spec) => {
       const { process } = spec as Running;

@@ -167,6 +167,14 @@ describe("options", () => {
     expect(await sh(["-w", "/made/for/it"], "pwd")).toBe("/made/for/it\n");
   });
 
+  test("-u: a pipe can be opened by its name, /dev/stdout; a file stays whose it was", async () => {
+    const call = "$OCIBOX run --rm -u 1234 alpine";
+    const piped = await box.shell(`${call} sh -c 'echo there > /dev/stdout' | cat`);
+    expect(piped).toEqual({ out: "there\n", err: "", code: 0 });
+    const filed = await box.shell(`cd "$(mktemp -d)" && ${call} echo there > file && stat -c %u file && cat file`);
+    expect(filed).toEqual({ out: "0\nthere\n", err: "", code: 0 });
+  });
+
   test("-u by name, by number, with a group", async () => {
     expect(await sh(["-u", "nobody"], "id -u; id -g")).toBe("65534\n65534\n");
     expect(await sh(["-u", "1234"], "id -u; id -g")).toBe("1234\n0\n");
