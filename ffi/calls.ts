@@ -83,6 +83,10 @@ const table = () =>
       ["offset", "int"],
       ["whence", "int"],
     ],
+    pipe2: [
+      ["pipefd", "out"],
+      ["flags", "O"],
+    ],
     dup: [["oldfd", "fd"]],
     dup3: [
       ["oldfd", "fd"],

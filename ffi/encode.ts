@@ -548,6 +548,9 @@ class Encoder {
         this.#slotArg(at, step.pid);
         this.#slotArg(at, step.pidfd ?? -1);
         this.#slotArg(at, step.terminal ?? -1);
+        this.#slotArg(at, step.log?.file ?? -1);
+        this.#slotArg(at, step.log?.out ?? -1);
+        this.#slotArg(at, step.log?.err ?? -1);
         this.#result(at + 2, step.code);
         break;
       }

@@ -105,7 +105,8 @@ function words(step: Exclude<Step, { op: "label" }>, names: Names, wanted: Reado
       return "unblock all signals";
     case "supervise": {
       const terminal = step.terminal === null ? "" : `, terminal ${names.of(step.terminal)}`;
-      return `supervise ${names.of(step.pid)}${terminal}${step.interactive ? ", interactive" : ""} = ${names.of(step.code)}`;
+      const log = step.log === undefined ? "" : `, log to ${names.of(step.log.file)}`;
+      return `supervise ${names.of(step.pid)}${terminal}${log}${step.interactive ? ", interactive" : ""} = ${names.of(step.code)}`;
     }
     case "ensure": {
       const root = typeof step.root === "number" ? showArg("dirfd", step.root) : names.of(step.root);

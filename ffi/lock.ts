@@ -21,6 +21,16 @@ export function tryLock(fd: number, mode: "shared" | "exclusive"): boolean {
   throw new SyscallError("fcntl", [fd, F.F_OFD_SETLK, lock], -result);
 }
 
+/** Waits until nobody has an exclusive lock, and takes a shared one. @throws SyscallError */
+export function waitForLock(fd: number): void {
+  const lock = struct<number>("flock", { l_type: F_RDLCK });
+  for (;;) {
+    const result = attempt("fcntl", fd, F.F_OFD_SETLKW, lock);
+    if (result >= 0) return;
+    if (result !== -errnoOf("EINTR")) throw new SyscallError("fcntl", [fd, F.F_OFD_SETLKW, lock], -result);
+  }
+}
+
 /** Whether an open file still has a name: somebody who had the lock before may have removed it. */
 export function hasName(fd: number): boolean {
   const stat = alloc(256);

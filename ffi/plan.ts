@@ -50,6 +50,15 @@ export interface CallStep extends Common {
   readonly blame: Blame;
 }
 
+/** Where a supervised process's output is kept. */
+export interface LogPlan {
+  /** Open for appending. */
+  readonly file: Slot;
+  /** What is read: pipes from its stdout and stderr, or null for both, where it has a terminal. */
+  readonly out: Slot | null;
+  readonly err: Slot | null;
+}
+
 export type Step =
   | CallStep
   | (Common & { readonly op: "label"; readonly label: Label })
@@ -112,6 +121,8 @@ export type Step =
       readonly terminal: Slot | null;
       /** Copy stdin to the terminal, with the caller's terminal in raw mode. */
       readonly interactive: boolean;
+      /** What the process writes goes into a file, a line each, in place of this process's own stdout. */
+      readonly log?: LogPlan | undefined;
       readonly code: Slot;
     })
   /** Nothing is left of the environment that init was started with: from here on others may look into this process. */

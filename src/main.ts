@@ -37,6 +37,8 @@ const commands = [
   "inspect",
   "ps",
   "exec",
+  "logs",
+  "wait",
   "stop",
   "kill",
   "rm",
@@ -105,6 +107,10 @@ function load(name: CommandName): Promise<{ command: (globals: Globals) => Comma
       return import("./cli/ps.ts");
     case "exec":
       return import("./cli/exec.ts");
+    case "logs":
+      return import("./cli/logs.ts");
+    case "wait":
+      return import("./cli/wait.ts");
     case "stop":
       return import("./cli/stop.ts");
     case "kill":

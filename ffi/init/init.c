@@ -656,8 +656,15 @@ struct buffer {
   char bytes[4096];
 };
 
+/* What the container writes, where it is kept: its terminal, or its standard output and error; -1 when they have ended. */
+struct stream {
+  i64 fd;
+  const char *name;
+};
+
 static struct watch {
-  i64 pid, pidfd, master, signals;
+  i64 pid, pidfd, master, signals, log;
+  struct stream streams[2];
   int ended, status, killed_for;
   int stdin_open, stdin_paused, stdout_gone, master_gone, raw, is_tty, last_char;
   struct termios cooked;
@@ -792,6 +799,11 @@ static void want(struct pollfd *slot, i64 fd, u32 events) { /* what nothing is w
   slot->revents = 0;
 }
 
+static void take_pending_signals(void) {
+  u32 info[32]; /* struct signalfd_siginfo: 128 bytes, the signal first */
+  while (sys_3(__NR_read, watch.signals, A(info), sizeof info) == sizeof info) take_signal((int)info[0]);
+}
+
 static void copy_terminal(void) {
   struct pollfd fds[4];
   int to_type = typed.from < typed.to, to_show = shown.from < shown.to;
@@ -806,10 +818,7 @@ static void copy_terminal(void) {
   else if (fds[2].revents & (POLLHUP | POLLERR | POLLNVAL)) typed.from = typed.to;
   if (fds[2].revents & POLLOUT && typed.from < typed.to) write_master();
   if (fds[3].revents) write_stdout();
-  if (fds[0].revents & POLLIN) {
-    u32 info[32]; /* struct signalfd_siginfo: 128 bytes, the signal first */
-    while (sys_3(__NR_read, watch.signals, A(info), sizeof info) == sizeof info) take_signal((int)info[0]);
-  }
+  if (fds[0].revents & POLLIN) take_pending_signals();
 }
 
 /* What is left of the container's output. A process that still has the terminal open must not hold us up. */
@@ -824,11 +833,129 @@ static void drain_terminal(void) {
   }
 }
 
+/* ---- the log: a line "TIME STREAM F|P TEXT" for each, P for a part of one (Kubernetes' container runtime interface) ---- */
+
+static struct {
+  char stamp[48];
+  u32 stamp_size, used;
+  int torn;
+  char text[32768];
+} logged;
+
+/* A disk that is full must not hold up the container: what does not go in is lost, and what comes next has its own line. */
+static void flush_log(void) {
+  for (u32 done = 0; done < logged.used;) {
+    i64 wrote = sys_3(__NR_write, watch.log, A(logged.text + done), logged.used - done);
+    if (wrote == -EINTR) continue;
+    if (wrote <= 0) {
+      logged.torn |= done > 0;
+      break;
+    }
+    done += (u32)wrote;
+  }
+  logged.used = 0;
+}
+
+/* "2006-01-02T15:04:05.123456789Z stdout ". The calendar: days from March 0000 on, in eras of 400 years. */
+static void stamp(const char *name) {
+  i64 time[2] = {0, 0};
+  sys_2(__NR_clock_gettime, 0 /* CLOCK_REALTIME */, A(time));
+  u64 seconds = (u64)time[0], days = seconds / 86400 + 719468, era = days / 146097, of_era = days % 146097;
+  u64 year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+  u64 of_year = of_era - (365 * year + year / 4 - year / 100), month = (5 * of_year + 2) / 153;
+  u64 parts[7] = {year + era * 400 + (month > 9), month < 10 ? month + 3 : month - 9, of_year - (153 * month + 2) / 5 + 1,
+                  seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, (u64)time[1]};
+  static const u8 digits[7] = {4, 2, 2, 2, 2, 2, 9};
+  u32 at = 0;
+  for (u32 i = 0; i < 7; i++) {
+    at += number_text(logged.stamp + at, parts[i], 10, digits[i]);
+    logged.stamp[at++] = "--T::.Z"[i];
+  }
+  logged.stamp[at++] = ' ';
+  memcpy(logged.stamp + at, name, 6);
+  at += 6;
+  logged.stamp[at++] = ' ';
+  logged.stamp_size = at;
+}
+
+static void put_logged(const char *bytes, u32 size) {
+  memcpy(logged.text + logged.used, bytes, size);
+  logged.used += size;
+}
+
+static void log_bytes(const char *name, const char *bytes, u32 size) {
+  stamp(name);
+  for (u32 from = 0; from < size;) {
+    u32 end = from;
+    while (end < size && bytes[end] != '\n') end++;
+    if (logged.used + logged.stamp_size + end - from + 4 > sizeof logged.text) flush_log();
+    if (logged.torn) put_logged("\n", 1);
+    logged.torn = 0;
+    put_logged(logged.stamp, logged.stamp_size);
+    put_logged(end < size ? "F " : "P ", 2);
+    put_logged(bytes + from, end - from);
+    put_logged("\n", 1);
+    from = end + (end < size);
+  }
+  flush_log();
+}
+
+/* Returns whether there was something. */
+static int read_stream(struct stream *stream) {
+  static char bytes[16384];
+  if (stream->fd < 0) return 0;
+  i64 got = sys_3(__NR_read, stream->fd, A(bytes), sizeof bytes);
+  if (got > 0) {
+    log_bytes(stream->name, bytes, (u32)got);
+    return 1;
+  }
+  if (got == -EINTR) return 1;
+  if (got != -EAGAIN) {
+    sys_1(__NR_close, stream->fd);
+    stream->fd = -1;
+  }
+  return 0;
+}
+
+static void copy_to_log(void) {
+  struct pollfd fds[3];
+  want(&fds[2], watch.signals, POLLIN);
+  for (u32 i = 0; i < 2; i++) want(&fds[i], watch.streams[i].fd, watch.streams[i].fd < 0 ? 0 : POLLIN);
+  if (poll(fds, 3, -1) <= 0) return;
+  for (u32 i = 0; i < 2; i++) {
+    if (fds[i].revents) read_stream(&watch.streams[i]);
+  }
+  if (fds[2].revents) take_pending_signals();
+}
+
+/* What is left of it. Of a terminal the kernel may still be carrying some over. */
+static void drain_to_log(void) {
+  for (u32 i = 0; i < 2; i++) {
+    struct stream *stream = &watch.streams[i];
+    for (u32 rounds = 0; rounds < 4096 && stream->fd >= 0; rounds++) {
+      struct pollfd fd;
+      want(&fd, stream->fd, POLLIN);
+      if (poll(&fd, 1, watch.master >= 0 ? 50 : 0) == 0 || !read_stream(stream)) break;
+    }
+  }
+}
+
+static void begin_log(i64 out, i64 err) {
+  watch.streams[0] = (struct stream){watch.master >= 0 ? watch.master : out, "stdout"};
+  watch.streams[1] = (struct stream){err, "stderr"};
+  for (u32 i = 0; i < 2; i++) {
+    i64 fd = watch.streams[i].fd, flags = fd < 0 ? -1 : sys_3(__NR_fcntl, fd, 3 /* F_GETFL */, 0);
+    if (flags >= 0) sys_3(__NR_fcntl, fd, 4 /* F_SETFL */, flags | O_NONBLOCK);
+  }
+}
+
 static i64 watch_over(void) {
   for (;;) {
     i64 errno = reap();
     if (watch.ended || errno != 0) return errno;
-    if (watch.master >= 0) {
+    if (watch.log >= 0) {
+      copy_to_log();
+    } else if (watch.master >= 0) {
       copy_terminal();
     } else {
       i64 sig = sys_4(__NR_rt_sigtimedwait, A(&all_signals), 0, 0, 8);
@@ -840,14 +967,20 @@ static i64 watch_over(void) {
 static u32 supervise(u32 index) {
   const struct step *step = &steps[index];
   memset(&watch, 0, sizeof watch);
+  watch.signals = -1;
   typed.from = typed.to = shown.from = shown.to = 0;
   watch.pid = (i32)value_of(&step->args[0]);
   watch.pidfd = (i32)value_of(&step->args[1]);
   watch.master = (i32)value_of(&step->args[2]);
+  watch.log = (i32)value_of(&step->args[3]);
   set_mask(all_signals);
-  if (watch.master >= 0) {
+  if (watch.master >= 0 || watch.log >= 0) {
     watch.signals = sys_4(__NR_signalfd4, -1, A(&all_signals), 8, O_CLOEXEC | O_NONBLOCK);
     if (watch.signals < 0) return fail(index, -watch.signals);
+  }
+  if (watch.log >= 0) {
+    begin_log((i32)value_of(&step->args[4]), (i32)value_of(&step->args[5]));
+  } else if (watch.master >= 0) {
     i64 flags = sys_3(__NR_fcntl, watch.master, 3 /* F_GETFL */, 0);
     if (flags >= 0) sys_3(__NR_fcntl, watch.master, 4 /* F_SETFL */, flags | O_NONBLOCK);
     watch.last_char = '\n';
@@ -858,11 +991,13 @@ static u32 supervise(u32 index) {
     make_raw();
   }
   i64 errno = watch_over();
-  if (watch.master >= 0) {
+  if (watch.log >= 0) {
+    drain_to_log();
+  } else if (watch.master >= 0) {
     if (errno == 0) drain_terminal();
     restore_terminal();
-    sys_1(__NR_close, watch.signals);
   }
+  if (watch.signals >= 0) sys_1(__NR_close, watch.signals);
   if (errno != 0) return fail(index, errno);
   int sig = watch.status & 127;
   if (sig == SIGKILL && watch.killed_for != 0) sig = watch.killed_for;
@@ -1141,7 +1276,7 @@ static void check_arg(const struct arg *arg) {
 
 static const struct { u8 argc, needs_target, needs_result; } shapes[OPS] = {
   [OP_JUMP] = {0, 1, 0}, [OP_BRANCH] = {1, 1, 0}, [OP_SET] = {0, 0, 1}, [OP_STORE] = {1, 0, 0}, [OP_LOAD] = {0, 0, 1},
-  [OP_ON_FAILURE] = {0, 1, 1}, [OP_REPORT_TO] = {1, 0, 0}, [OP_AWAIT] = {1, 0, 0}, [OP_SUPERVISE] = {3, 0, 1},
+  [OP_ON_FAILURE] = {0, 1, 1}, [OP_REPORT_TO] = {1, 0, 0}, [OP_AWAIT] = {1, 0, 0}, [OP_SUPERVISE] = {6, 0, 1},
   [OP_REMOVE] = {1, 0, 0}, [OP_EXIT] = {1, 0, 0}, [OP_LOG_TO] = {2, 0, 0}, [OP_PLAIN_LINES] = {1, 0, 0},
   [OP_ENSURE] = {1, 0, 1},
 };

@@ -3,6 +3,7 @@ import { OciboxError } from "../errors.ts";
 import { familiar, parseReference } from "../reference/reference.ts";
 import type { Store, StoredImage } from "../store/store.ts";
 import { storeWord } from "./image-word.ts";
+import { momentOf } from "./moment.ts";
 import { ago, goTime, humanSize } from "./output.ts";
 
 export interface ImageRow {
@@ -99,7 +100,7 @@ const filters: Readonly<Record<string, (value: string, store: Store) => Test | P
   /** podman's word for since. */
   after: (value, store) => since(value, store, "after"),
   until(value) {
-    const moment = momentOf(value);
+    const moment = momentOf(value, 'the filter "until"');
     return ({ image }) => madeAt(image) < moment;
   },
 };
@@ -107,21 +108,6 @@ const filters: Readonly<Record<string, (value: string, store: Store) => Test | P
 async function since(value: string, store: Store, filter: string): Promise<Test> {
   const created = await createdOf(store, value, filter);
   return ({ image }) => madeAt(image) > created;
-}
-
-/** "24h" ago, "1h30m" ago, or a date: milliseconds since 1970. */
-function momentOf(text: string): number {
-  const units: Readonly<Record<string, number>> = { d: 86_400, h: 3_600, m: 60, s: 1 };
-  if (/^(?:[0-9]+[dhms])+$/.test(text)) {
-    const seconds = [...text.matchAll(/([0-9]+)([dhms])/g)].map(
-      (each) => Number(each[1]) * (units[each[2] ?? ""] ?? 0),
-    );
-    return Date.now() - 1000 * seconds.reduce((a, b) => a + b, 0);
-  }
-  const date = /^[0-9]{10}$/.test(text) ? Number(text) * 1000 : new Date(text).getTime();
-  if (Number.isNaN(date))
-    throw new OciboxError("USAGE", `the filter "until" is "${text}", neither a time nor a duration`);
-  return date;
 }
 
 /** @param among what the command knows @throws OciboxError USAGE for an unknown filter */

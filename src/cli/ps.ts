@@ -6,9 +6,10 @@ import type { Command } from "./options.ts";
 import { ago, goTime, print } from "./output.ts";
 import { tidied } from "./tidied.ts";
 
-function statusOf(each: ContainerStatus): string {
-  if (each.running) return "Up";
-  return each.exitCode === undefined ? "Created" : `Exited (${each.exitCode})`;
+function statusOf(each: ContainerStatus, now: Date): string {
+  if (each.running) return `Up ${ago(new Date(each.created), now).replace(/ ago$/, "")}`;
+  if (each.finished === undefined) return "Created";
+  return `Exited${each.exitCode === undefined ? "" : ` (${each.exitCode})`} ${ago(each.finished, now)}`;
 }
 
 function imageOf(each: ContainerStatus): string {
@@ -38,8 +39,8 @@ function rowOf(each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
     Command: whole || line.length <= 22 ? line : `${line.slice(0, 20)}…"`,
     CreatedAt: goTime(new Date(each.created)),
     RunningFor: ago(new Date(each.created), now),
-    State: each.running ? "running" : each.exitCode === undefined ? "created" : "exited",
-    Status: statusOf(each),
+    State: each.running ? "running" : each.finished === undefined ? "created" : "exited",
+    Status: statusOf(each, now),
     Names: each.name,
   };
 }

@@ -169,10 +169,18 @@ function runOptions(given: Given): RunOptions {
   };
 }
 
+/** @throws OciboxError USAGE where it is no signal */
+async function stopSignalOf(given: Given): Promise<string | undefined> {
+  const text = given.text("stop-signal");
+  if (text !== undefined) (await import("../runtime/state.ts")).parseSignal(text);
+  return text;
+}
+
 /** Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain. */
 export async function runCommand(given: Given, places: Places): Promise<number> {
   const interactive = given.flag("interactive");
-  checkTerminal(interactive, given.flag("tty"));
+  const detach = given.flag("detach");
+  if (!detach) checkTerminal(interactive, given.flag("tty"));
   const name = given.text("name");
   if (name !== undefined && !namePattern.test(name))
     throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
@@ -196,7 +204,10 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     init: given.flag("init"),
     name,
     autoRemove: given.flag("rm"),
+    idFile: given.text("cidfile"),
+    stopSignal: await stopSignalOf(given),
     interactive,
+    detach,
     explain: await explainerIf(given.flag("explain")),
     fault: faultOf(given.text("inject")),
   };

@@ -12,13 +12,25 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
       meta: {
         name: "run",
         description:
-          "Run a command in a new container, in the foreground. Without --network the container has loopback only, until bridge networks are there",
+          "Run a command in a new container. Without --network the container has loopback only, until bridge networks are there",
       },
       args: {
+        detach: {
+          type: "boolean",
+          alias: "d",
+          description:
+            "Print the container's id once its command runs, and leave it to itself; its output is kept for logs",
+        },
         interactive: { type: "boolean", alias: "i", description: "Keep stdin open for the container" },
         tty: { type: "boolean", alias: "t", description: "Give the container a terminal" },
         rm: { type: "boolean", description: "Remove the container when it ends" },
         name: { type: "string", valueHint: "NAME", description: "Name of the container" },
+        cidfile: { type: "string", valueHint: "FILE", description: "Write the container's id into a new file" },
+        "stop-signal": {
+          type: "string",
+          valueHint: "SIGNAL",
+          description: "What stop asks it by; else the image's, or TERM",
+        },
         env: {
           type: "string",
           alias: "e",

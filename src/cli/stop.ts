@@ -21,19 +21,24 @@ export function command(globals: Globals): Command {
       meta: { name: "stop", description: "Ask containers to end, and end them after a while" },
       args: {
         time: { type: "string", alias: "t", default: "10", valueHint: "SECONDS", description: "Until SIGKILL (10)" },
-        signal: { type: "string", alias: "s", default: "TERM", valueHint: "SIGNAL", description: "What asks (TERM)" },
+        signal: {
+          type: "string",
+          alias: "s",
+          valueHint: "SIGNAL",
+          description: "What asks; without it the container's own, or TERM",
+        },
         CONTAINER: { type: "positional", description: "Name, id or the beginning of an id; more may follow" },
       },
     },
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
       const seconds = secondsOf(given.text("time") ?? "10");
-      const signal = parseSignal(given.text("signal") ?? "TERM");
+      const asked = given.text("signal");
       const { root, state } = places(globals);
       for (const word of given.words) {
         const found = findContainer(root, state, word);
         using process = Signalled.of(root, found);
-        process?.stop(signal, seconds);
+        process?.stop(parseSignal(asked ?? found.stopSignal ?? "TERM"), seconds);
         await untilLeft(state, found.id, 10_000);
         print(word);
       }

@@ -13,9 +13,9 @@ import type { Spec } from "../spec/runtime.ts";
 import { chainsOf, type ImageChoice } from "../store/store.ts";
 import { cgroupsPath } from "./cgroups.ts";
 import { furnish, kindOf, type RunRequest } from "./furnish.ts";
-import { containerDirectory, containersDirectory } from "./record.ts";
+import { containerDirectory, containersDirectory, logFile } from "./record.ts";
 import { remember, specTemplate } from "./remember.ts";
-import type { Claim } from "./state.ts";
+import { type Claim, inherited } from "./state.ts";
 
 /** passwd and group files larger than this are refused, unread. */
 const mostAccounts = 4 << 20;
@@ -38,9 +38,14 @@ function contextFor(request: RunRequest, claimed: Claim, spec: Spec, rootfs: num
     mountpoint: `${directory}/work`,
     noted: directory,
     interactive: request.interactive,
+    detached: request.detach
+      ? { id: claimed.id, log: logFile(root, claimed.id), keeps: [inherited.rootfs, inherited.lock] }
+      : undefined,
     init: request.init,
     sources: sourceKinds(spec),
     cleanup(p, code, note, trouble) {
+      // Whoever waits has the file open.
+      note(p.carryOn().pwrite64(inherited.lock, p.text`${code}   `, 4, 0));
       if (!request.autoRemove) {
         const file = p
           .carryOn()
@@ -93,7 +98,7 @@ export function fromImage(
     throw new OciboxError("STORE", `the layers of the image "${request.imageName}" are gone`, {
       hint: "somebody has just removed it; pull it again",
     });
-  const rootfs = furnish(request, claimed, { digest: choice.digest, layers, kind }, undo);
+  const rootfs = furnish(request, claimed, { digest: choice.digest, layers, kind, image: image.config.config }, undo);
   const input: BundleInput = {
     id,
     image: image.config.config,
@@ -116,8 +121,13 @@ export function fromImage(
   if (fault !== undefined) return encodePlan(compile(spec, facts, context).steps, { fault });
   const part = encodePart(compileSetUp(spec, facts, context).steps);
   if (name !== undefined) {
-    const { Entrypoint, Cmd, Env } = image.config.config;
-    const own = { ...(Entrypoint && { Entrypoint }), ...(Cmd && { Cmd }), ...(Env && { Env }) };
+    const { Entrypoint, Cmd, Env, StopSignal } = image.config.config;
+    const own = {
+      ...(Entrypoint && { Entrypoint }),
+      ...(Cmd && { Cmd }),
+      ...(Env && { Env }),
+      ...(StopSignal && { StopSignal }),
+    };
     const plan = {
       id,
       digest: choice.digest,

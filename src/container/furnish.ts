@@ -1,21 +1,21 @@
 /** A container's folder, the files in it, and its tree, mounted for nobody yet: what every way to a plan begins with. */
 
-import { AT_FDCWD, F, S } from "../../ffi/constants.ts";
+import { AT_FDCWD, S } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
 import type { Fault } from "../../ffi/encode.ts";
-import { OwnedFd } from "../../ffi/fd.ts";
+import type { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import type { RunOptions } from "../bundle/command.ts";
-import { OciboxError } from "../errors.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { prepareTree } from "../rootfs/prepare.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
+import type { ContainerDefaults } from "../spec/image.ts";
 import type { Snapshotter } from "../store/snapshotter.ts";
 import type { Store } from "../store/store.ts";
 import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
-import type { Claim } from "./state.ts";
+import { type Claim, inheritAs, inherited } from "./state.ts";
 
 export interface RunRequest {
   /** The image as the user named it. */
@@ -32,15 +32,17 @@ export interface RunRequest {
   readonly facts: HostFacts;
   readonly name: string | undefined;
   readonly autoRemove: boolean;
+  /** --cidfile */
+  readonly idFile: string | undefined;
+  /** --stop-signal, in place of the image's. */
+  readonly stopSignal: string | undefined;
   readonly interactive: boolean;
+  readonly detach: boolean;
   readonly init: boolean;
   /** Given the plan, which is then not run. */
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
   readonly fault: Fault | undefined;
 }
-
-/** The descriptor that a plan finds the container's tree at. */
-const rootfsNumber = 64;
 
 function hostsFile(hostname: string): string {
   return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t${hostname}\n`;
@@ -67,16 +69,19 @@ export function kindOf(source: string): "directory" | "file" {
   return (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR ? "directory" : "file";
 }
 
+/** What a container is made of. */
+export interface Made {
+  readonly digest: Digest;
+  readonly layers: readonly ChainId[];
+  readonly kind: Snapshotter;
+  readonly image: Pick<ContainerDefaults, "StopSignal">;
+}
+
 /**
  * The folder and the mounted tree. What of it is on disk is removed by `undo` if anything fails.
  * @returns the tree: a detached mount, owned by `undo`
  */
-export function furnish(
-  request: RunRequest,
-  claimed: Claim,
-  image: { readonly digest: Digest; readonly layers: readonly ChainId[]; readonly kind: Snapshotter },
-  undo: DisposableStack,
-): number {
+export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: DisposableStack): number {
   const { root, options, store } = request;
   const { id } = claimed;
   const directory = containerDirectory(root, id);
@@ -86,25 +91,27 @@ export function furnish(
     makeDirectories(`${root}/names`);
     takeName(root, id, request.name);
   }
+  const stopSignal = request.stopSignal ?? made.image.StopSignal;
   const record: ContainerRecord = {
     id,
     name: request.name ?? id.slice(0, 12),
     image: request.imageName,
-    manifestDigest: image.digest,
-    layers: image.layers,
-    snapshotter: image.kind,
+    manifestDigest: made.digest,
+    layers: made.layers,
+    snapshotter: made.kind,
     command: options.command,
     created: new Date().toISOString(),
     autoRemove: request.autoRemove,
+    ...(stopSignal === undefined ? {} : { stopSignal }),
   };
   writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
-  store.touch(image.digest);
+  store.touch(made.digest);
   request.storeLock[Symbol.dispose]();
   writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options.network === "host");
   using mounted = prepareTree(
     {
-      kind: image.kind,
-      layers: store.layerPaths(image.kind, image.layers),
+      kind: made.kind,
+      layers: store.layerPaths(made.kind, made.layers),
       upper: `${directory}/upper`,
       work: `${directory}/work`,
       volatile: request.autoRemove,
@@ -112,8 +119,5 @@ export function furnish(
     `${directory}/work`,
   );
   // Always the same number, and inherited by init: a plan that is kept names it.
-  const rootfs = direct.fcntl(mounted.fd, F.F_DUPFD, rootfsNumber);
-  undo.use(new OwnedFd(rootfs));
-  if (rootfs !== rootfsNumber) throw new OciboxError("HOST", `the descriptor ${rootfsNumber} is in use already`);
-  return rootfs;
+  return undo.use(inheritAs(mounted.fd, inherited.rootfs)).fd;
 }

@@ -26,6 +26,7 @@ export interface PlanKey {
   readonly options: RunOptions;
   readonly facts: HostFacts;
   readonly interactive: boolean;
+  readonly detach: boolean;
   readonly init: boolean;
   readonly autoRemove: boolean;
   readonly root: string;
@@ -44,7 +45,7 @@ export interface KeptPlan extends Template {
   readonly layers: readonly ChainId[];
   /** How they lie there. */
   readonly kind: Snapshotter;
-  readonly image: Pick<ContainerDefaults, "Entrypoint" | "Cmd" | "Env">;
+  readonly image: Pick<ContainerDefaults, "Entrypoint" | "Cmd" | "Env" | "StopSignal">;
   readonly home: string;
   /** config.json without arguments and environment. */
   readonly spec: string;

@@ -1,8 +1,9 @@
 /** A container's folder below ROOT/containers: what it is made of, and what is left of it. */
 import { AT, AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { namesIn, readText, writeNew } from "../../ffi/files.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
@@ -24,12 +25,16 @@ export interface ContainerRecord {
   /** RFC 3339. */
   readonly created: string;
   readonly autoRemove: boolean;
+  /** What asks it to end, where that is not SIGTERM. */
+  readonly stopSignal?: string;
 }
 
 export interface ContainerStatus extends ContainerRecord {
   readonly running: boolean;
-  /** Undefined while it runs, and where its supervisor was killed. */
+  /** Undefined while it runs, where its supervisor was killed, and where the disk was full. */
   readonly exitCode: number | undefined;
+  /** When it has ended; undefined while it runs, and where its supervisor was killed. */
+  readonly finished: Date | undefined;
 }
 
 export function containersDirectory(root: string): string {
@@ -38,6 +43,11 @@ export function containersDirectory(root: string): string {
 
 export function containerDirectory(root: string, id: ContainerId): string {
   return `${root}/containers/${id}`;
+}
+
+/** What a container that was left to itself has written. */
+export function logFile(root: string, id: ContainerId): string {
+  return `${containerDirectory(root, id)}/log`;
 }
 
 function readRecord(root: string, id: ContainerId): ContainerRecord | undefined {
@@ -50,6 +60,25 @@ function readRecord(root: string, id: ContainerId): ContainerRecord | undefined 
   }
 }
 
+/** What is said of a container whose supervisor was killed, and it with it. */
+const killed = 137;
+
+function exitFile(root: string, id: ContainerId): string {
+  return `${containerDirectory(root, id)}/exit`;
+}
+
+function readExit(root: string, id: ContainerId): number | undefined {
+  const code = Number.parseInt(readText(exitFile(root, id)) ?? "", 10);
+  return Number.isNaN(code) ? undefined : code;
+}
+
+function changedAt(path: string): Date | undefined {
+  const stat = alloc(256);
+  const STATX_MTIME = 0x40;
+  if (attempt("statx", AT_FDCWD, path, AT.AT_SYMLINK_NOFOLLOW, STATX_MTIME, stat) < 0) return undefined;
+  return new Date(readField("statx", stat, "stx_mtime_sec") * 1000);
+}
+
 /** Every container there is, the newest first. */
 export function listContainers(root: string, state: string): ContainerStatus[] {
   const found: ContainerStatus[] = [];
@@ -57,11 +86,11 @@ export function listContainers(root: string, state: string): ContainerStatus[] {
     if (!isContainerId(id)) continue;
     const record = readRecord(root, id);
     if (record === undefined) continue;
-    const exit = readText(`${containerDirectory(root, id)}/exit`);
     found.push({
       ...record,
       running: isRunning(state, id),
-      exitCode: exit === undefined ? undefined : Number.parseInt(exit, 10),
+      exitCode: readExit(root, id),
+      finished: changedAt(exitFile(root, id)),
     });
   }
   return found.sort((a, b) => (a.created < b.created ? 1 : -1));
@@ -123,13 +152,23 @@ function releaseName(root: string, id: ContainerId, name: string | undefined): v
  * folders of those that were to be removed at their end.
  */
 export function tidyUp(root: string, state: string, endProcesses: (id: ContainerId) => void): void {
-  sweep(state, (id) => {
+  sweep(state, (id, code) => {
     endProcesses(id);
     const record = readRecord(root, id);
     if (record === undefined || record.autoRemove) removeContainer(root, id);
-    else if (readText(`${containerDirectory(root, id)}/exit`) === undefined)
-      writeNew(`${containerDirectory(root, id)}/exit`, "137\n", 0o600);
+    else if (readExit(root, id) === undefined) writeExit(root, id, code ?? killed);
   });
+}
+
+/** A disk that is full may have kept the supervisor from writing it; it is no reason for the next command to fail. */
+function writeExit(root: string, id: ContainerId, code: number): void {
+  const file = exitFile(root, id);
+  attempt("unlinkat", AT_FDCWD, file, 0);
+  try {
+    writeNew(file, `${code}\n`, 0o600);
+  } catch (error) {
+    if (!(error instanceof SyscallError && error.code === "ENOSPC")) throw error;
+  }
 }
 
 /** After a reboot the state directory is empty: folders that were to go with their container are found by themselves. */

@@ -1,16 +1,20 @@
 /**
- * `ocibox run` in the foreground: an image and options become a folder, a mounted tree, a config.json, a plan; then
+ * `ocibox run`: an image and options become a folder, a mounted tree, a config.json, a plan; then
  * this process becomes init, which runs the plan. Nothing after that is JavaScript.
  */
-import { writeNew } from "../../ffi/files.ts";
+import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { attempt, tolerate } from "../../ffi/direct.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { writeFully, writeNew } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import { argsOf, environmentOf } from "../bundle/command.ts";
+import { OciboxError } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import type { ImageChoice } from "../store/store.ts";
 import { furnish, kindOf, type RunRequest } from "./furnish.ts";
 import { imageFor, type KeptPlan, keyName, recall, specFor } from "./plan-cache.ts";
 import { containerDirectory } from "./record.ts";
-import { type Claim, claim } from "./state.ts";
+import { type Claim, type ContainerId, claim } from "./state.ts";
 
 /** What is known of a container's kind. */
 export interface Kind {
@@ -23,7 +27,7 @@ export interface Kind {
 export function kindOfContainer(request: RunRequest): Kind {
   if (request.name !== undefined || request.explain !== undefined || request.fault !== undefined)
     return { name: undefined, kept: undefined };
-  const { imageName, platform, options, facts, interactive, init, autoRemove, root, state, store } = request;
+  const { imageName, platform, options, facts, interactive, detach, init, autoRemove, root, state, store } = request;
   // What a file or a directory holds may have changed since: it is looked at each time.
   if (isTransport(imageName)) return { name: undefined, kept: undefined };
   const kinds = options.volumes.map((volume) => kindOf(volume.source));
@@ -33,6 +37,7 @@ export function kindOfContainer(request: RunRequest): Kind {
     options,
     facts,
     interactive,
+    detach,
     init,
     autoRemove,
     root,
@@ -62,9 +67,22 @@ async function fromKept(
   return await imageFor(request.root, name, kept, id, args, env);
 }
 
+/** @throws OciboxError IN_USE where the file is there: somebody else's id may be in it */
+function writeIdFile(path: string, id: ContainerId, undo: DisposableStack): void {
+  const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
+  const fd = tolerate(["EEXIST"], "openat", AT_FDCWD, path, flags, 0o644);
+  if (fd < 0)
+    throw new OciboxError("IN_USE", `--cidfile is "${path}", which is there already`, {
+      hint: "it may be of another container that runs; remove the file, or name another",
+    });
+  using file = new OwnedFd(fd);
+  undo.defer(() => attempt("unlinkat", AT_FDCWD, path, 0));
+  writeFully(file.fd, id);
+}
+
 /**
- * Runs a container in the foreground. Does not return: init takes over this process, and ends with the container's
- * exit code. Returns only where the plan was to be printed.
+ * Runs a container. Does not return: init takes over this process, and ends with the container's exit code, or once it
+ * runs. Returns only where the plan was to be printed.
  * @throws OciboxError; nothing is left then
  */
 export async function runContainer(
@@ -81,6 +99,7 @@ export async function runContainer(
     plan = fromImage(request, image, claimed, name, undo);
   }
   if (plan === undefined) return 0;
+  if (request.idFile !== undefined) writeIdFile(request.idFile, claimed.id, undo);
   claimed.inherit();
   execInit(plan);
 }

@@ -3,18 +3,33 @@
  * fcntl(2)) from before anything else of it exists until after everything else of it is gone. The lock is inherited by
  * init, which supervises; the kernel frees it when that process ends, however it ends. So a file whose lock can be
  * taken belongs to a container that nobody looks after any more, and whatever is left of it is removed by the next
- * command. A reboot empties the state directory, and nothing in it can be mistaken for a running container.
+ * command. Before it goes its supervisor writes the exit code into it, for those who wait and have it open. A reboot empties the state directory, and nothing in it can be mistaken for a running container.
  */
 import { AT_FDCWD, F, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { makeDirectories, namesIn } from "../../ffi/files.ts";
-import { hasName, tryLock } from "../../ffi/lock.ts";
+import { makeDirectories, namesIn, readRest } from "../../ffi/files.ts";
+import { hasName, tryLock, waitForLock } from "../../ffi/lock.ts";
+import { OciboxError } from "../errors.ts";
 
 /** 64 hexadecimal digits, as docker's. */
 export type ContainerId = string & { readonly containerId: unique symbol };
 
 const idPattern = /^[0-9a-f]{64}$/;
+
+/** An exit code and blanks. */
+const mostCode = 16;
+
+/** The numbers that init inherits a container's tree and its lock by: a plan that is kept names them. */
+export const inherited = { rootfs: 64, lock: 65 } as const;
+
+/** A copy of a descriptor that init inherits. @throws OciboxError HOST where its number is in use */
+export function inheritAs(fd: number, number: number): OwnedFd {
+  const copy = new OwnedFd(direct.fcntl(fd, F.F_DUPFD, number));
+  if (copy.fd === number) return copy;
+  copy[Symbol.dispose]();
+  throw new OciboxError("HOST", `the descriptor ${number} is in use already`);
+}
 
 export function isContainerId(text: string): text is ContainerId {
   return idPattern.test(text);
@@ -26,11 +41,9 @@ function newId(): ContainerId {
 
 export interface Claim extends Disposable {
   readonly id: ContainerId;
-  /** The locked file; init inherits it. */
-  readonly fd: number;
   /** Its path, to be removed last of all. */
   readonly path: string;
-  /** Lets the descriptor, and with it the lock, live on in init. */
+  /** Lets the lock live on in init, as `inherited.lock`. @throws OciboxError HOST */
   inherit(): void;
 }
 
@@ -51,9 +64,8 @@ export function claim(stateDirectory: string): Claim {
     return {
       id,
       path,
-      fd: file.fd,
       inherit() {
-        direct.fcntl(file.fd, F.F_SETFD, 0);
+        inheritAs(file.fd, inherited.lock);
       },
       [Symbol.dispose]() {
         attempt("unlinkat", AT_FDCWD, path, 0);
@@ -71,6 +83,24 @@ export function isRunning(stateDirectory: string, id: ContainerId): boolean {
   return !tryLock(file.fd, "exclusive");
 }
 
+/**
+ * Waits until nobody looks after a container any more, however long that takes.
+ * @returns what it has ended with; undefined where it had ended before, or its supervisor was killed
+ */
+export function awaitEnd(stateDirectory: string, id: ContainerId): number | undefined {
+  const fd = attempt("openat", AT_FDCWD, `${stateDirectory}/${id}`, O.O_RDWR | O.O_CLOEXEC | O.O_NOFOLLOW, 0);
+  if (fd < 0) return undefined;
+  using file = new OwnedFd(fd);
+  waitForLock(file.fd);
+  return codeIn(file.fd);
+}
+
+/** What a container's supervisor has said of its end; undefined where it has not come to that. */
+function codeIn(fd: number): number | undefined {
+  const text = new TextDecoder().decode(readRest(fd, mostCode)).trim();
+  return text === "" ? undefined : Number.parseInt(text, 10);
+}
+
 /** Waits until nobody looks after a container any more: all of it that goes with its end is gone then. @param within ms */
 export async function untilLeft(stateDirectory: string, id: ContainerId, within: number): Promise<boolean> {
   const end = performance.now() + within;
@@ -82,10 +112,11 @@ export async function untilLeft(stateDirectory: string, id: ContainerId, within:
 }
 
 /**
- * Calls `tidy` for each container that nobody looks after any more, with its lock held, and then forgets it.
+ * Calls `tidy` for each container that nobody looks after any more, with its lock held and its exit code if that is
+ * known, and then forgets it.
  * @returns how many there were
  */
-export function sweep(stateDirectory: string, tidy: (id: ContainerId) => void): number {
+export function sweep(stateDirectory: string, tidy: (id: ContainerId, code: number | undefined) => void): number {
   let found = 0;
   for (const name of namesIn(stateDirectory)) {
     if (!isContainerId(name)) continue;
@@ -94,7 +125,7 @@ export function sweep(stateDirectory: string, tidy: (id: ContainerId) => void): 
     if (fd < 0) continue;
     using file = new OwnedFd(fd);
     if (!tryLock(file.fd, "exclusive") || !hasName(file.fd)) continue;
-    tidy(name);
+    tidy(name, codeIn(file.fd));
     attempt("unlinkat", AT_FDCWD, path, 0);
     found++;
   }

@@ -19,8 +19,8 @@ import { labelProcess } from "./labels.ts";
 import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, sealMounts } from "./mounts.ts";
 import { joinByPath, madeByRoot, makeTime, type Namespaces } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
-import { reportTo, sendDescriptor } from "./sync.ts";
 import { ownStreams } from "./streams.ts";
+import { reportTo, sendDescriptor } from "./sync.ts";
 import { unlockSlave } from "./terminal.ts";
 
 const propagations: Readonly<Record<string, number>> = {
@@ -263,6 +263,9 @@ export class Child {
       for (const fd of [0, 1, 2]) p.sys.dup3(terminal, fd, 0);
       return;
     }
+    const { out, err, stdin } = this.sockets.streams ?? {};
+    const pipes = [stdin?.[0], out?.[1], err?.[1]] as const;
+    for (const [fd, pipe] of pipes.entries()) if (pipe !== undefined) p.sys.dup3(pipe, fd, 0);
     if (!this.context.interactive && mounted.dev !== undefined) {
       p.field("stdin");
       const nothing = p.sys.openat(mounted.dev, "null", O.O_RDONLY | O.O_NOFOLLOW | O.O_CLOEXEC, 0);

@@ -29,6 +29,7 @@ import { type CgroupPlan, leaveCgroups, makeCgroups, openCgroup, planCgroups, re
 import { Child, listenerNumber } from "./child.ts";
 import { execute } from "./command.ts";
 import type { PlanContext } from "./context.ts";
+import { closeTheirs, leaveCaller, logPlan, makeStreams, releaseCaller, type Streams } from "./detach.ts";
 import type { HostFacts } from "./facts.ts";
 import { runHooks } from "./hooks.ts";
 import { checkCwd, warnOfCapabilities } from "./identity.ts";
@@ -59,6 +60,8 @@ export interface Sockets {
   readonly console: Pair | undefined;
   /** Over which the parent hears of the child, where a process between makes it: joined-user.ts */
   readonly between: Pair | undefined;
+  /** Where the container is left to itself. */
+  readonly streams: Streams | undefined;
 }
 
 function processOf(spec: Spec): Process {
@@ -130,10 +133,13 @@ class Compiler {
     warnOfCapabilities(p, this.process, this.facts.lastCap, (context.oci?.sinks.length ?? 0) > 1);
     p.add({ op: "onFailure", to: teardown, code });
     p.add({ op: "takeSignals" });
+    const { detached } = context;
+    if (detached !== undefined) leaveCaller(p, detached, code);
     const sockets: Sockets = {
       report: socketPair(p, "report"),
       console: this.ownsTerminal ? socketPair(p, "console") : undefined,
       between: this.userPath === undefined ? undefined : socketPair(p, "between"),
+      streams: detached && makeStreams(p, detached, this.ownsTerminal, context.interactive),
     };
     const fifo = context.oci?.mode === "create" ? this.openFifo(context.oci.directory) : undefined;
     makeCgroups(b, this.cgroups);
@@ -182,6 +188,7 @@ class Compiler {
     p.add({ op: "load", memory, offset: 0, slot: pidfd });
     p.sys.close(sockets.report[1]);
     if (sockets.console !== undefined) p.sys.close(sockets.console[1]);
+    if (sockets.streams !== undefined) closeTheirs(p, sockets.streams);
     if (cgroup !== undefined) p.sys.close(cgroup);
     leaveCgroups(b, this.cgroups);
     if (typeof context.rootfs === "number") p.sys.close(context.rootfs);
@@ -223,7 +230,10 @@ class Compiler {
     if (oci !== undefined && oci.mode !== "create")
       runHooks(p, "poststart", spec.hooks?.poststart, oci.state("running"), pid);
     if (oci === undefined || oci.mode === "foreground") {
-      p.add({ op: "supervise", pid, pidfd, terminal, interactive: context.interactive, code });
+      const { streams } = sockets;
+      if (context.detached !== undefined) releaseCaller(p, context.detached, teardown);
+      const interactive = context.interactive && streams === undefined;
+      p.add({ op: "supervise", pid, pidfd, terminal, interactive, log: streams && logPlan(streams), code });
       if (oci?.keep === true) p.add({ op: "exit", code });
       this.netDevices?.leave();
       p.jump(gone);

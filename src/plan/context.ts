@@ -1,6 +1,7 @@
 /** What a plan is compiled from, beside config.json and the host's facts. */
 import type { Recorder, Slot } from "../../ffi/plan.ts";
 import type { CgroupPlan } from "./cgroups/plan.ts";
+import type { Detached } from "./detach.ts";
 import type { CopyUpEntry } from "./devices.ts";
 import type { StateText } from "./hooks.ts";
 import type { SourceKinds } from "./mounts.ts";
@@ -62,6 +63,8 @@ export interface PlanContext {
   readonly init: boolean;
   readonly sources: SourceKinds;
   readonly oci?: OciContext;
+  /** --detach: nobody waits for its end, and its output is kept. */
+  readonly detached?: Detached | undefined;
   /** All that linux.netDevices names. */
   readonly netDevices?: readonly NetDevice[];
   /** The container's cgroups, where they are not those of `ocibox run`. */

@@ -259,6 +259,24 @@ for (const [title, ranges] of [
       expect((await exec("two", "true")).err).toBe('ocibox: there is no container "two"; see: ocibox ps -a\n');
     });
 
+    test("left to itself: its log, its exit code, and by whose id it is looked after", async () => {
+      const call = (...words: string[]): Promise<Ended> => somebody.ocibox(words);
+      const script = "echo up; echo err >&2; trap 'exit 3' TERM; while :; do sleep 0.05; done";
+      for (const who of ranges ? [[], ["-u", "1000:1000"]] : [[]]) {
+        const started = await call("run", "-d", "--name", "one", ...who, "alpine", "sh", "-c", script);
+        expect([started.err, started.code]).toEqual(["", 0]);
+        try {
+          expect(await until(async () => (await call("logs", "one")).out === "up\n")).toBe(true);
+          expect(await call("logs", "one")).toEqual({ out: "up\n", err: "err\n", code: 0 });
+          expect((await call("ps", "--format", "{{.Names}}")).out).toBe("one\n");
+          expect((await call("stop", "one")).code).toBe(0);
+          expect(await call("wait", "one")).toEqual({ out: "3\n", err: "", code: 0 });
+        } finally {
+          expect((await call("rm", "-f", "one")).code).toBe(0);
+        }
+      }
+    });
+
     test("an image with everything odd has the tree that umoci makes of it", async () => {
       expect((await somebody.ocibox(["pull", "-q", rich])).err).toBe("");
       expect((await somebody.ocibox(["unpack", rich, "tree"])).code).toBe(0);
