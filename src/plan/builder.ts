@@ -4,6 +4,8 @@ import { type ErrnoName, errnoOf } from "../../ffi/errno.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 
+/** root.path may be a symlink. */
+export const moveToPath = MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT.MOVE_MOUNT_T_SYMLINKS;
 export const moveByFd = MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT.MOVE_MOUNT_T_EMPTY_PATH;
 export const cloneByFd = OPEN_TREE.OPEN_TREE_CLONE | OPEN_TREE.OPEN_TREE_CLOEXEC | AT.AT_EMPTY_PATH;
 
@@ -83,5 +85,13 @@ export class Builder {
     p.sys.write(fd, text, Buffer.byteLength(text));
     this.close(fd);
     if (openErrnos.length > 0) p.place(done);
+  }
+
+  /** The same of a file system's own file, whatever is mounted upon it. */
+  writeOwn(dirfd: Slot, path: string, text: string): void {
+    const how = struct<Slot>("open_how", { flags: O.O_WRONLY | O.O_CLOEXEC, resolve: RESOLVE.RESOLVE_NO_XDEV });
+    const fd = this.p.sys.openat2(dirfd, path, how, openHowSize);
+    this.p.sys.write(fd, text, Buffer.byteLength(text));
+    this.close(fd);
   }
 }

@@ -1,10 +1,10 @@
 /** The container's own process, from clone3 to execve: each stage in the order that the kernel's rights ask for. */
-import { AT_FDCWD, CLONE, F, IOCTL, MNT, MOVE_MOUNT, MS, O, OPEN_TREE, PR, SIG } from "../../ffi/constants.ts";
+import { AT_FDCWD, CLONE, F, IOCTL, MNT, MS, O, OPEN_TREE, PR, SIG } from "../../ffi/constants.ts";
 import type { Recorder, Slot } from "../../ffi/plan.ts";
 
 import { OciboxError } from "../errors.ts";
 import type { Process, Spec } from "../spec/runtime.ts";
-import { type Builder, cloneByFd, moveByFd } from "./builder.ts";
+import { type Builder, cloneByFd, moveByFd, moveToPath } from "./builder.ts";
 import { type CgroupPlan, joinCgroups } from "./cgroups/plan.ts";
 import { lookUp } from "./command.ts";
 import type { Sockets } from "./compile.ts";
@@ -16,7 +16,15 @@ import { becomeUser, groupsOf } from "./identity.ts";
 import { goBetween } from "./joined-user.ts";
 import { allowEveryProcessor, joinKeyring, raiseLoopback, setAffinity, setAttention, writeSysctls } from "./kernel.ts";
 import { labelProcess } from "./labels.ts";
-import { coverDirectory, type Mounted, makeMounts, makeReadonly, maskPaths, sealMounts } from "./mounts.ts";
+import {
+  coverDirectory,
+  type Mounted,
+  makeMounts,
+  makeReadonly,
+  maskPaths,
+  readonlyRoot,
+  sealMounts,
+} from "./mounts.ts";
 import { joinByPath, madeByRoot, makeTime, type Namespaces } from "./namespaces.ts";
 import { offerListener } from "./seccomp/listener.ts";
 import { ownStreams } from "./streams.ts";
@@ -137,7 +145,7 @@ export class Child {
     }
     this.standardStreams(terminal, mounted);
     labelProcess(b, this.process, this.facts, mounted.proc);
-    sealMounts(b, mounted, spec.root?.readonly === true);
+    sealMounts(b, mounted, readonlyRoot(spec));
     this.pivot();
     this.names();
     setAttention(b, this.process, spec.linux ?? {});
@@ -206,7 +214,7 @@ export class Child {
     const cover = coverDirectory(b, masked, context.mountpoint);
     if (cover !== undefined) alone();
     p.field("root.path");
-    p.sys.move_mount(b.root, "", AT_FDCWD, context.mountpoint, MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH);
+    p.sys.move_mount(b.root, "", AT_FDCWD, context.mountpoint, moveToPath);
     alone();
     return cover;
   }

@@ -234,11 +234,12 @@ export function becomeUser(
   setRlimits(b, process.rlimits ?? []);
   const listens = asksListener(seccomp);
   if (!strict) loadSeccomp(b, seccomp, facts, becoming);
-  if (process.capabilities !== undefined) dropBounding(b, process.capabilities.bounding ?? [], facts.lastCap);
+  // Where none are named there are none, as under runc and crun.
+  dropBounding(b, process.capabilities?.bounding ?? [], facts.lastCap);
   setIds(b, process, becoming.groups);
   p.field("process.cwd");
   p.with({ says: cannotEnter(process.cwd) }).sys.fchdir(cwd);
-  if (process.capabilities !== undefined) setCapabilities(b, process, facts.lastCap);
+  setCapabilities(b, process, facts.lastCap);
   p.field("process.noNewPrivileges");
   if (strict) p.sys.prctl(PR.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   p.field("");

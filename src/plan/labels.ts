@@ -15,7 +15,7 @@ export function labelProcess(b: Builder, process: Process, facts: HostFacts, pro
   const { apparmorProfile: profile = "", selinuxLabel: label = "" } = process;
   const write = (path: string, text: string): void => {
     if (proc === undefined) b.write(AT_FDCWD, `/proc/${path}`, text);
-    else b.write(proc, path, text);
+    else b.writeOwn(proc, path, text);
   };
   if (profile !== "" && profile !== "unconfined") {
     if (!facts.apparmor)

@@ -1,11 +1,11 @@
 /** mounts, the default devices, masked and read-only paths as steps. All targets are descriptors inside the root. */
-import { AT, AT_FDCWD, FSCONFIG, FSMOUNT, FSOPEN, MOUNT_ATTR, MOVE_MOUNT, O, OPEN_TREE } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, FSCONFIG, FSMOUNT, FSOPEN, MOUNT_ATTR, O, OPEN_TREE } from "../../ffi/constants.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import type { Label, Slot } from "../../ffi/plan.ts";
 import { struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 import type { Mount, Spec } from "../spec/runtime.ts";
-import { type Builder, cloneByFd, inRoot, openHowSize } from "./builder.ts";
+import { type Builder, cloneByFd, inRoot, moveToPath, openHowSize } from "./builder.ts";
 import { directoryOf, type JoinedCgroup, shownAs } from "./cgroups/paths.ts";
 import type { CgroupPlan } from "./cgroups/plan.ts";
 import { type CopyUpEntry, copyUp, fillDev } from "./devices.ts";
@@ -227,7 +227,7 @@ export function coverDirectory(b: Builder, paths: readonly string[], place: stri
   b.p.field("linux.maskedPaths");
   const options = readMountOptions(["ro", "nosuid", "nodev", "noexec"]);
   const empty = newMount(b, "tmpfs", "tmpfs", { ...options, data: [["nr_inodes", "2"]] });
-  b.p.sys.move_mount(empty, "", AT_FDCWD, place, MOVE_MOUNT.MOVE_MOUNT_F_EMPTY_PATH);
+  b.p.sys.move_mount(empty, "", AT_FDCWD, place, moveToPath);
   return empty;
 }
 
@@ -251,6 +251,7 @@ export function maskPaths(
     : p.sys.openat(AT_FDCWD, "/dev/null", O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0);
   const sysIsOurs = (spec.mounts ?? []).some((mount) => mount.destination === "/sys" && mount.type === "sysfs");
   (spec.linux?.maskedPaths ?? []).forEach((path, index) => {
+    if (isRoot(path)) throw new OciboxError("INVALID", `linux.maskedPaths[${index}] is the root itself`);
     p.field(`linux.maskedPaths[${index}], ${path}`);
     const next = p.newLabel(`masked ${path}`);
     const ours = path.startsWith("/sys/") ? sysIsOurs : mounted.proc !== undefined;
@@ -297,10 +298,27 @@ const kernelPaths: ReadonlyMap<string, "directory" | "file"> = new Map([
   ["/sys/fs/selinux", "directory"],
 ]);
 
-/** readonlyPaths: each is bound on itself, and that mount is read-only. */
+/** Whether a path is the root's own, however it is written. */
+function isRoot(path: string): boolean {
+  let depth = 0;
+  for (const part of path.split("/"))
+    if (part === "..") depth = Math.max(0, depth - 1);
+    else if (part !== "" && part !== ".") depth++;
+  return depth === 0;
+}
+
+/** What asks for a root that is read-only, by its field; what has it among its paths means its mount. */
+export function readonlyRoot({ root, linux }: Spec): string | undefined {
+  if (root?.readonly === true) return "root.readonly";
+  const index = (linux?.readonlyPaths ?? []).findIndex(isRoot);
+  return index < 0 ? undefined : `linux.readonlyPaths[${index}]`;
+}
+
+/** readonlyPaths: each is bound on itself, and that mount is read-only; the root is when all is done in it. */
 export function makeReadonly(b: Builder, paths: readonly string[]): void {
   const { p } = b;
   paths.forEach((path, index) => {
+    if (isRoot(path)) return;
     p.field(`linux.readonlyPaths[${index}], ${path}`);
     const next = p.newLabel(`read-only ${path}`);
     const relative = path.replace(/^\/+/, "");
@@ -312,13 +330,13 @@ export function makeReadonly(b: Builder, paths: readonly string[]): void {
   });
 }
 
-/** Mounts of tmpfs, and with root.readonly the root, when everything that had to be made in them is made. */
-export function sealMounts(b: Builder, mounted: Mounted, rootToo: boolean): void {
+/** Mounts of tmpfs, and where a field asks for it the root, when everything that had to be made in them is made. */
+export function sealMounts(b: Builder, mounted: Mounted, rootBy: string | undefined): void {
   for (const [mount, field] of mounted.readonly) {
     b.p.field(field);
     setAttributes(b, mount, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
   }
-  if (!rootToo) return;
-  b.p.field("root.readonly");
+  if (rootBy === undefined) return;
+  b.p.field(rootBy);
   setAttributes(b, b.root, MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0);
 }

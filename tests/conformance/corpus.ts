@@ -4,6 +4,7 @@
  * bundle's directory.
  */
 import type { Spec } from "../../src/spec/runtime.ts";
+import { oddCases } from "./corpus-odd.ts";
 
 export interface Case {
   readonly name: string;
@@ -843,4 +844,4 @@ bad("no root", (spec) => {
   delete (spec as Spec).root;
 });
 
-export const corpus: readonly Case[] = cases;
+export const corpus: readonly Case[] = [...cases, ...oddCases];

@@ -1,6 +1,16 @@
 /** runc, crun and ocibox are given the same bundles: what the container sees, and how it ends, is to be the same. */
 import { describe, expect } from "bun:test";
-import { chownSync, existsSync, mkdirSync, readdirSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
@@ -31,6 +41,13 @@ around(needs, (owned) => {
   writeFileSync(join(box.bundle, "given2/second"), "second\n");
   writeFileSync(join(box.bundle, "rootfs/etc/passwd"), "root:x:0:0::/root:/bin/sh\nseven:x:7:7::/home/seven:/bin/sh\n");
   writeFileSync(join(box.bundle, "rootfs/probe"), probe);
+  for (const [target, link] of [
+    ["rootfs", "linked"],
+    ["etc", "rootfs/link-to-etc"],
+    ["../../../../tmp", "rootfs/climbs"],
+    ["/made/there", "rootfs/dangling"],
+  ] as const)
+    symlinkSync(target, join(box.bundle, link));
   writeFileSync(join(box.bundle, "rootfs/probe2"), "second\n");
 });
 

@@ -1,6 +1,6 @@
 /** The OCI runtime's life cycle: create, start, state, kill, delete, run, list, pause, resume, ps; hooks; failures. */
 import { describe, expect } from "bun:test";
-import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { Bundles } from "../lib/bundle.ts";
@@ -261,6 +261,16 @@ describe("hooks", () => {
 });
 
 describe("errors", () => {
+  test("a root that cannot be masked, and one by a symlink", async () => {
+    box.write((spec) => Object.assign(spec.linux ?? {}, { maskedPaths: ["/proc/kcore", "/etc/.."] }));
+    const masked = await box.call("run", "masked");
+    expect([masked.err, masked.code]).toEqual([expect.stringContaining("linux.maskedPaths[1] is the root itself"), 1]);
+    symlinkSync("rootfs", join(box.bundle, "linked"));
+    box.write((spec) => Object.assign(spec, { root: { path: "linked" } }));
+    expect((await box.call("run", "linked")).code).toBe(0);
+    expect(box.left()).toEqual([]);
+  });
+
   test("a command that is not there, or cannot be executed, is told when the container is created", async () => {
     for (const [command, words] of [
       ["nope", "executable file not found in $PATH"],

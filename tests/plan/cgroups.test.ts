@@ -61,7 +61,10 @@ const lists: Readonly<Record<string, readonly DeviceRule[]>> = {
     { allow: true, type: "b", major: 8, minor: 0, access: "r" },
     ...defaultDevices,
   ],
-  "allow all, deny writing to disks": [{ allow: true }, { allow: false, type: "b", access: "w" }],
+  "allow all, deny writing to disks": [
+    { allow: true, access: "rwm" },
+    { allow: false, type: "b", access: "w" },
+  ],
   "deny one access after all": [
     { allow: true, type: "c", major: 1, access: "rwm" },
     { allow: false, type: "c", major: 1, minor: 3, access: "w" },
@@ -69,7 +72,7 @@ const lists: Readonly<Record<string, readonly DeviceRule[]>> = {
   ],
   "a rule for both kinds": [{ allow: true, major: 8, minor: 0, access: "rw" }],
   "a sweeping rule forgets what was before": [
-    { allow: true, type: "c" },
+    { allow: true, type: "c", access: "rwm" },
     { allow: false, type: "a", access: "rwm" },
   ],
 };
@@ -100,9 +103,13 @@ test("v1's words for device rules", () => {
   expect(ruleTexts({ allow: false })).toEqual(["a"]);
   expect(ruleTexts({ allow: false, type: "a", access: "rwm" })).toEqual(["a"]);
   expect(ruleTexts({ allow: true, type: "c", major: 1, minor: 3, access: "rw" })).toEqual(["c 1:3 rw"]);
-  expect(ruleTexts({ allow: true, type: "b", major: 8 })).toEqual(["b 8:* rwm"]);
+  expect(ruleTexts({ allow: false, type: "b", major: 8 })).toEqual(["b 8:* rwm"]);
+  for (const access of [undefined, ""])
+    expect(() => ruleTexts({ allow: true, type: "b", ...(access === undefined ? {} : { access }) })).toThrow(
+      "is empty",
+    );
   expect(ruleTexts({ allow: false, access: "w" })).toEqual(["b *:* w", "c *:* w"]);
-  expect(() => ruleTexts({ allow: true, type: "x" }, 3)).toThrow("linux.resources.devices[3].type");
+  expect(() => ruleTexts({ allow: true, type: "x", access: "r" }, 3)).toThrow("linux.resources.devices[3].type");
   expect(() => ruleTexts({ allow: true, type: "c", access: "rx" }, 1)).toThrow("linux.resources.devices[1].access");
 });
 

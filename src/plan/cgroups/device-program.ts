@@ -40,6 +40,9 @@ function check(rule: DeviceRule, index: number): void {
   const field = `linux.resources.devices[${index}]`;
   if (!isAll(rule) && rule.type !== "b" && rule.type !== "c")
     throw new OciboxError("INVALID", `${field}.type is ${JSON.stringify(rule.type)}, not "a", "b" or "c"`);
+  // One that denies is then about all of it; what is to be allowed has to be said.
+  if (rule.allow && (rule.access ?? "") === "")
+    throw new OciboxError("INVALID", `${field}.access is empty, which allows nothing: it takes r, w and m`);
   if (!/^[rwm]*$/.test(rule.access ?? ""))
     throw new OciboxError("INVALID", `${field}.access is ${JSON.stringify(rule.access)}, not made of r, w and m`);
 }

@@ -233,9 +233,14 @@ testBpf("v2's device program, as the kernel runs it", async () => {
     return (await child.stdout.text()).trim().replaceAll("\n", " ");
   };
   const log = { type: "c", major: 1, minor: 11 };
-  expect(await outcome("i", [{ allow: true }])).toBe("reads writes null");
+  expect(await outcome("i", [{ allow: true, access: "rwm" }])).toBe("reads writes null");
   expect(await outcome("j", [{ allow: false }, { allow: true, ...log, access: "r" }])).toBe("reads null");
-  expect(await outcome("k", [{ allow: true }, { allow: false, ...log, access: "w" }])).toBe("reads null");
+  expect(
+    await outcome("k", [
+      { allow: true, access: "rwm" },
+      { allow: false, ...log, access: "w" },
+    ]),
+  ).toBe("reads null");
   // Nothing said: what is not allowed by default is denied.
   expect(await outcome("l", undefined)).toBe("null");
 });
