@@ -60,10 +60,13 @@ function processFrom(path: string, own: Process | undefined): Process {
   const text = readText(path, mostProcess);
   if (text === undefined) throw new OciboxError("NOT_FOUND", `--process: open ${path}: no such file or directory`);
   const process = decodeProcess(text, path);
-  // The container's own score, which the kernel would not let a process of it go below.
-  return process.oomScoreAdj === undefined && own?.oomScoreAdj !== undefined
-    ? { ...process, oomScoreAdj: own.oomScoreAdj }
-    : process;
+  // What is left out is the container's own: its rights, and its score, which the kernel would not let one go below.
+  const { capabilities = own?.capabilities, oomScoreAdj = own?.oomScoreAdj } = process;
+  return {
+    ...process,
+    ...(capabilities === undefined ? {} : { capabilities }),
+    ...(oomScoreAdj === undefined ? {} : { oomScoreAdj }),
+  };
 }
 
 function changed(own: Process, changes: ExecChanges): Process {

@@ -167,6 +167,14 @@ describe("who it is", () => {
       err: "",
       code: 0,
     });
+    // What a process does not say is the container's own, as under runc.
+    writeFileSync(
+      file,
+      JSON.stringify({ cwd: "/", args: ["/bin/sh", "-c", "cat /proc/self/status"], user: { uid: 0, gid: 0 } }),
+    );
+    const bare = await box.call("exec", "-p", file, "one");
+    expect(bare.out).toContain("CapEff:\t0000000020000420\n");
+    expect(bare.out).toContain("CapBnd:\t0000000020000420\n");
     writeFileSync(file, JSON.stringify({ ...process, user: { uid: "root" } }));
     const wrong = await box.call("exec", "-p", file, "one");
     expect([wrong.code, wrong.err]).toEqual([
