@@ -7,14 +7,16 @@ import { OciboxError } from "../errors.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { defaultProfile } from "../plan/seccomp/filter.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
-import type { Linux, LinuxSeccomp, Mount, Process, Resources, Rlimit, Spec } from "../spec/runtime.ts";
+import type { Linux, LinuxSeccomp, Mount, Process, Rlimit, Spec } from "../spec/runtime.ts";
 import { runtimeSpecVersion } from "../spec/version.ts";
 import { argsOf, type CommandInput, environmentOf, hostnameOf, parseHostname, type RunOptions } from "./command.ts";
-import { type Account, lookUpUser } from "./user.ts";
+import { resourcesOf } from "./limits.ts";
+import type { MoreOptions } from "./more-options.ts";
+import { type Account, lookUpGroup, lookUpUser } from "./user.ts";
 import {
   capabilities,
   cleanPath,
-  cpuQuota,
+  numberOf,
   parseSize,
   parseUlimit,
   tmpfsMount,
@@ -54,7 +56,33 @@ const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc
 /** The group of terminals, everywhere. */
 const ttyGroup = 5;
 
-function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
+/** Queues of messages are those of the IPC namespace that the container is in; who is not its root has them from the host. */
+function ipcMounts(facts: HostFacts, { hostIpc, shmSize = "64m" }: MoreOptions): Mount[] {
+  const flags = ["nosuid", "noexec", "nodev"];
+  const size = `size=${parseSize(shmSize, "--shm-size") / 1024}k`;
+  const queues: Mount = { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: flags };
+  const memory: Mount = {
+    destination: "/dev/shm",
+    type: "tmpfs",
+    source: "shm",
+    options: [...flags, "mode=1777", size],
+  };
+  if (hostIpc === undefined) return [queues, memory];
+  const bound = hostIpc.map((path) => ({
+    destination: path,
+    type: "bind",
+    source: path,
+    options: ["rbind", ...flags],
+  }));
+  return [
+    ...bound,
+    ...(hostIpc.includes("/dev/mqueue") || facts.userNamespace ? [] : [queues]),
+    ...(hostIpc.includes("/dev/shm") ? [] : [memory]),
+  ];
+}
+
+function baseMounts(facts: HostFacts, { network, more }: RunOptions): Mount[] {
+  const access = more.privileged === true ? "rw" : "ro";
   const mounts: Mount[] = [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
     {
@@ -76,21 +104,15 @@ function baseMounts(facts: HostFacts, network: "none" | "host"): Mount[] {
     // not mount one, as the network is not theirs, has the host's.
     facts.userNamespace && network === "host"
       ? { destination: "/sys", type: "bind", source: "/sys", options: ["rbind", "nosuid", "noexec", "nodev", "rro"] }
-      : { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
-    { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
-    {
-      destination: "/dev/shm",
-      type: "tmpfs",
-      source: "shm",
-      options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-    },
+      : { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", access] },
+    ...ipcMounts(facts, more),
   ];
   if (facts.cgroup.mode !== "none")
     mounts.push({
       destination: "/sys/fs/cgroup",
       type: "cgroup",
       source: "cgroup",
-      options: ["nosuid", "noexec", "nodev", "ro"],
+      options: ["nosuid", "noexec", "nodev", access],
     });
   return mounts;
 }
@@ -115,7 +137,7 @@ function mountsOf(input: BundleInput): Mount[] {
   const own = [...options.volumes.map(volumeMount), ...options.tmpfs.map(tmpfsMount)];
   const taken = new Set(own.map((mount) => mount.destination));
   if (taken.size !== own.length) throw new OciboxError("USAGE", "two mounts have the same destination");
-  const base = baseMounts(input.facts, options.network).filter((mount) => !taken.has(mount.destination));
+  const base = baseMounts(input.facts, options).filter((mount) => !taken.has(mount.destination));
   // A mount on a directory must come before the mounts below it.
   own.sort((a, b) => a.destination.split("/").length - b.destination.split("/").length);
   return [...base, ...fileMounts(input, taken), ...own];
@@ -166,43 +188,39 @@ function readProfile(text: string): LinuxSeccomp {
   throw new OciboxError("INVALID", "the seccomp profile is not JSON with a defaultAction");
 }
 
-const controllerOf = { memory: "memory", cpus: "cpu", pidsLimit: "pids" } as const;
-
-/** A limit that was asked for and cannot be had is an error; one that is ours alone is left out. */
-function needController(facts: HostFacts, flag: keyof typeof controllerOf, given: boolean): boolean {
-  const name = controllerOf[flag];
-  if (facts.cgroup.writable && facts.cgroup.controllers.includes(name)) return true;
-  if (!given) return false;
-  const shown = flag === "pidsLimit" ? "--pids-limit" : `--${flag}`;
-  throw new OciboxError(
-    "HOST",
-    `${shown} cannot be kept: this machine offers no writable cgroup with the ${name} controller`,
-    {
-      hint: "see: ocibox info",
-    },
-  );
-}
-
-function resourcesOf(options: RunOptions, facts: HostFacts): Resources {
-  const resources: Resources = { devices: [{ allow: false, access: "rwm" }] };
-  if (options.memory !== undefined && needController(facts, "memory", true)) {
-    const limit = parseSize(options.memory, "--memory");
-    if (limit < 6 << 20)
-      throw new OciboxError("USAGE", `--memory is "${options.memory}", and less than 6m is too little to start`);
-    resources.memory = { limit, swap: limit * 2 };
-  }
-  if (options.cpus !== undefined && needController(facts, "cpus", true)) resources.cpu = cpuQuota(options.cpus);
-  const limit = Number(options.pidsLimit ?? "2048");
-  if (!Number.isSafeInteger(limit) || limit < -1)
-    throw new OciboxError("USAGE", `--pids-limit is "${options.pidsLimit}", which is not a number, or -1 for no limit`);
-  if (limit > 0 && needController(facts, "pidsLimit", options.pidsLimit !== undefined)) resources.pids = { limit };
-  return resources;
-}
-
 function rlimitsOf(options: RunOptions, facts: HostFacts): Rlimit[] {
   const given = options.ulimits.map(parseUlimit);
   if (given.some((each) => each.type === "RLIMIT_NOFILE")) return given;
   return [{ type: "RLIMIT_NOFILE", ...facts.nofile }, ...given];
+}
+
+/** KEY=VALUE each. */
+function pairsOf(items: readonly string[], flag: string): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const item of items) {
+    const equals = item.indexOf("=");
+    if (equals < 1) throw new OciboxError("USAGE", `${flag} is "${item}", which is not NAME=VALUE`);
+    found[item.slice(0, equals)] = item.slice(equals + 1);
+  }
+  return found;
+}
+
+/** What of the rarer flags is no more than a value. */
+function moreOf({ more }: RunOptions): {
+  readonly umask: number | undefined;
+  readonly oomScoreAdj: number | undefined;
+  readonly sysctls: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+} {
+  const { umask, oomScoreAdj, sysctls = [], annotations = [] } = more;
+  if (umask !== undefined && !/^0?[0-7]{1,3}$/.test(umask))
+    throw new OciboxError("USAGE", `--umask is "${umask}", which is not octal like 0022`);
+  return {
+    umask: umask === undefined ? undefined : Number.parseInt(umask, 8),
+    oomScoreAdj: oomScoreAdj === undefined ? undefined : numberOf(oomScoreAdj, "--oom-score-adj", -1000, 1000),
+    sysctls: pairsOf(sysctls, "--sysctl"),
+    annotations: pairsOf(annotations, "--annotation"),
+  };
 }
 
 /**
@@ -212,6 +230,8 @@ function rlimitsOf(options: RunOptions, facts: HostFacts): Rlimit[] {
 export function checkOptions(options: RunOptions, facts: HostFacts): void {
   resourcesOf(options, facts);
   rlimitsOf(options, facts);
+  moreOf(options);
+  baseMounts(facts, options);
   const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.permitted);
   securityOf(options, facts, bounding);
   for (const mount of options.volumes) volumeMount(mount);
@@ -234,10 +254,21 @@ function processOf(input: BundleInput, account: Account, bounding: string[], noN
   const held = account.uid === 0 ? bounding : [];
   checkIds(account, facts);
   // Where they cannot be had, as with a user's own id alone, they are the user's own groups, which nothing is lost by.
-  const groups = facts.ids?.setgroups === false ? [] : account.additionalGids;
+  const { umask, oomScoreAdj } = moreOf(options);
+  const given = (options.more.groups ?? []).map((each) => lookUpGroup(each, input.group));
+  if (given.length > 0 && facts.ids?.setgroups === false)
+    throw new OciboxError("HOST", "--group-add cannot be had: groups are not this user's to change", {
+      hint: "install uidmap, and give the user ranges in /etc/subuid and /etc/subgid",
+    });
+  const groups = facts.ids?.setgroups === false ? [] : [...new Set([...account.additionalGids, ...given])];
   return {
     terminal: options.tty,
-    user: { uid: account.uid, gid: account.gid, ...(groups.length > 0 ? { additionalGids: groups } : {}) },
+    user: {
+      uid: account.uid,
+      gid: account.gid,
+      ...(groups.length > 0 ? { additionalGids: groups } : {}),
+      ...(umask === undefined ? {} : { umask }),
+    },
     args: argsOf(input),
     env: environmentOf(input, account.home),
     cwd: cleanPath(options.workdir ?? (image.WorkingDir || "/"), "the working directory"),
@@ -245,28 +276,33 @@ function processOf(input: BundleInput, account: Account, bounding: string[], noN
     rlimits: rlimitsOf(options, facts),
     noNewPrivileges,
     // A user may not lower what a session has set.
-    ...(facts.userNamespace ? {} : { oomScoreAdj: 0 }),
+    ...(facts.userNamespace && oomScoreAdj === undefined ? {} : { oomScoreAdj: oomScoreAdj ?? 0 }),
   };
 }
 
 function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
   const { options, facts } = input;
   const isolated = options.network === "none";
+  const { hostIpc, hostUts, hostCgroups, privileged, devices = [] } = options.more;
+  const sysctl = {
+    ...(isolated ? { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } : {}),
+    ...moreOf(options).sysctls,
+  };
   return {
     namespaces: [
       { type: "pid" },
-      { type: "ipc" },
-      { type: "uts" },
+      ...(hostIpc === undefined ? [{ type: "ipc" } as const] : []),
+      ...(hostUts === true ? [] : [{ type: "uts" } as const]),
       { type: "mount" },
       ...(isolated ? [{ type: "network" } as const] : []),
-      ...(facts.cgroup.mode === "none" ? [] : [{ type: "cgroup" } as const]),
+      ...(facts.cgroup.mode === "none" || hostCgroups === true ? [] : [{ type: "cgroup" } as const]),
     ],
     cgroupsPath: input.cgroupsPath,
     resources: resourcesOf(options, facts),
     ...(seccomp === undefined ? {} : { seccomp }),
-    ...(isolated ? { sysctl: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } } : {}),
-    maskedPaths,
-    readonlyPaths,
+    ...(Object.keys(sysctl).length === 0 ? {} : { sysctl }),
+    ...(devices.length === 0 ? {} : { devices: devices.map(({ access, ...device }) => device) }),
+    ...(privileged === true ? {} : { maskedPaths, readonlyPaths }),
   };
 }
 
@@ -283,12 +319,15 @@ export function createSpec(input: BundleInput, account = accountOf(input)): Spec
   const { options, facts } = input;
   const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.permitted);
   const security = securityOf(options, facts, bounding);
+  const { annotations } = moreOf(options);
   return {
     ociVersion: runtimeSpecVersion,
     process: processOf(input, account, bounding, security.noNewPrivileges),
     root: { path: "rootfs", readonly: options.readOnly || options.strict },
-    hostname: hostnameOf(input),
+    ...(options.more.hostUts === true ? {} : { hostname: hostnameOf(input) }),
+    ...(options.more.domainname === undefined ? {} : { domainname: options.more.domainname }),
     mounts: mountsOf(input),
     linux: linuxOf(input, security.seccomp),
+    ...(Object.keys(annotations).length === 0 ? {} : { annotations: { ...annotations } }),
   };
 }

@@ -4,6 +4,7 @@
  */
 import { OciboxError } from "../errors.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
+import type { MoreOptions } from "./more-options.ts";
 import type { Volume } from "./values.ts";
 
 /** The flags of `run`, as they were given. */
@@ -29,6 +30,7 @@ export interface RunOptions {
   readonly pidsLimit: string | undefined;
   readonly ulimits: readonly string[];
   readonly network: "none" | "host";
+  readonly more: MoreOptions;
 }
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

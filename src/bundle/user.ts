@@ -71,6 +71,13 @@ function looksNumeric(text: string): boolean {
   return /^[-+]?[0-9]+$/.test(text);
 }
 
+/** --group-add, by number or by the image's own name. @throws OciboxError INVALID */
+export function lookUpGroup(name: string, group: Uint8Array | undefined): number {
+  const found = number(name) ?? groupLines(group).find((each) => each.name === name)?.gid;
+  if (found !== undefined && !(found < 0)) return found;
+  throw new OciboxError("INVALID", `--group-add is ${JSON.stringify(name)}: the image's /etc/group has no such group`);
+}
+
 /**
  * @param user "", "name", "uid", "name:group", "uid:gid"
  * @throws OciboxError INVALID for a name that the files do not have and for what is neither a name nor an id

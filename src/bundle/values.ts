@@ -162,6 +162,14 @@ export function capabilities(
   return [...held].sort();
 }
 
+/** A whole number within bounds. */
+export function numberOf(text: string, flag: string, least: number, most: number): number {
+  const value = Number(text);
+  if (!/^-?\d+$/.test(text) || value < least || value > most)
+    refuse(`${flag} is "${text}", which is not a number from ${least} to ${most}`);
+  return value;
+}
+
 /** --cpus as a quota in each 100 ms; microseconds. */
 export function cpuQuota(text: string): { quota: number; period: number } {
   const cpus = Number(text);

@@ -60,6 +60,7 @@ function containerShown(root: string, state: string, word: string): object | und
       ImageManifestDigest: found.manifestDigest,
       Created: found.created,
       State: { Running: found.running, ExitCode: found.exitCode ?? null },
+      Labels: found.labels ?? {},
       AutoRemove: found.autoRemove,
       Spec: config === undefined ? null : (JSON.parse(config) as unknown),
     };

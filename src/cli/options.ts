@@ -19,6 +19,8 @@ export interface Command {
   readonly def: CommandDef & { readonly args: Options };
   /** Options end at the first word that is not one: `run IMAGE CMD -x`. */
   readonly stopAtFirst?: boolean;
+  /** Flags that other tools have here, and what to do without them. */
+  readonly notYet?: Readonly<Record<string, string>>;
   /** Fewest and most words beside the options. */
   readonly words: readonly [least: number, most: number];
   /** Returns the exit code. */
@@ -85,13 +87,17 @@ export function nearest(word: string, among: Iterable<string>): string | undefin
   return best;
 }
 
-function unknown(flag: string, options: Options, command: string): OciboxError {
+function unknown(flag: string, { def, notYet }: Command, command: string): OciboxError {
+  const options = def.args;
+  const without = notYet !== undefined && Object.hasOwn(notYet, flag) ? notYet[flag] : undefined;
+  if (without !== undefined)
+    return new OciboxError("UNSUPPORTED", `ocibox ${command} ${flag} is not there yet`, { hint: without });
   const names: string[] = ["--help"];
   for (const name in options) {
-    const def = options[name];
-    if (def === undefined || def.type === "positional") continue;
+    const option = options[name];
+    if (option === undefined || option.type === "positional") continue;
     names.push(`--${name}`);
-    for (const alias of aliasesOf(def)) if (alias.length > 1) names.push(`--${alias}`);
+    for (const alias of aliasesOf(option)) if (alias.length > 1) names.push(`--${alias}`);
   }
   const near = nearest(flag, names);
   const hint = near === undefined ? `see: ocibox ${command} --help` : `did you mean ${near}?`;
@@ -177,7 +183,7 @@ export function readOptions(argv: readonly string[], command: Command, name: str
       const equals = word.indexOf("=");
       const flag = equals < 0 ? word : word.slice(0, equals);
       const found = find(options, flag.slice(2));
-      if (found === undefined || flag.length === 3) throw unknown(flag, options, name);
+      if (found === undefined || flag.length === 3) throw unknown(flag, command, name);
       if (found.def.type === "boolean") boolean(found, equals < 0 ? "true" : word.slice(equals + 1));
       else put(found, equals < 0 ? following(flag) : word.slice(equals + 1));
       continue;
@@ -185,7 +191,7 @@ export function readOptions(argv: readonly string[], command: Command, name: str
     for (let at = 1; at < word.length; at++) {
       const letter = word[at] as string;
       const found = find(options, letter);
-      if (found === undefined) throw unknown(word.length === 2 ? word : `-${letter}`, options, name);
+      if (found === undefined) throw unknown(word.length === 2 ? word : `-${letter}`, command, name);
       const rest = word.slice(at + 1);
       if (found.def.type === "boolean" && rest[0] !== "=") {
         boolean(found, "true");

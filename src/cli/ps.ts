@@ -29,6 +29,7 @@ interface ContainerRow {
   readonly State: "running" | "exited" | "created";
   readonly Status: string;
   readonly Names: string;
+  readonly Labels: string;
 }
 
 function rowOf(each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
@@ -42,6 +43,9 @@ function rowOf(each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
     State: each.running ? "running" : each.finished === undefined ? "created" : "exited",
     Status: statusOf(each, now),
     Names: each.name,
+    Labels: Object.entries(each.labels ?? {})
+      .map(([name, value]) => `${name}=${value}`)
+      .join(","),
   };
 }
 

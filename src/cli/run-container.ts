@@ -1,6 +1,4 @@
 /** The flags of `ocibox run`, made into what the container is to be. */
-import { AT_FDCWD } from "../../ffi/constants.ts";
-import { attempt } from "../../ffi/direct.ts";
 import { readText } from "../../ffi/files.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import { parseVolume, type Volume } from "../bundle/values.ts";
@@ -11,6 +9,7 @@ import { OciboxError, reason } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
+import { checkSource } from "./bind-source.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
@@ -19,6 +18,7 @@ import type { Given } from "./options.ts";
 import { say } from "./output.ts";
 import { checkTerminal, explainerIf, faultOf } from "./plan-options.ts";
 import { isReady } from "./ready.ts";
+import { moreOptions } from "./run-more-options.ts";
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
@@ -124,14 +124,7 @@ async function lockedWord(given: Given): Promise<LockedWord | undefined> {
 }
 
 function volumes(given: Given): Volume[] {
-  return given.all("volume").map((text) => {
-    const volume = parseVolume(text, process.cwd());
-    if (attempt("faccessat2", AT_FDCWD, volume.source, 0, 0) < 0)
-      throw new OciboxError("USAGE", `cannot bind "${volume.source}" into the container: it does not exist`, {
-        hint: "make it first; ocibox does not make it for you",
-      });
-    return volume;
-  });
+  return given.all("volume").map((text) => checkSource(parseVolume(text, process.cwd())));
 }
 
 /** --security-opt seccomp=FILE is read here: what comes after is pure. */
@@ -166,7 +159,14 @@ function runOptions(given: Given): RunOptions {
     pidsLimit: given.text("pids-limit"),
     ulimits: given.all("ulimit"),
     network: given.text("network") === "host" ? "host" : "none",
+    more: {},
   };
+}
+
+/** Whether one of the rarer flags was given. */
+function hasMore(given: Given): boolean {
+  for (const name in moreOptions) if (given.text(name) !== undefined) return true;
+  return false;
 }
 
 /** @throws OciboxError USAGE where it is no signal */
@@ -174,6 +174,21 @@ async function stopSignalOf(given: Given): Promise<string | undefined> {
   const text = given.text("stop-signal");
   if (text !== undefined) (await import("../runtime/state.ts")).parseSignal(text);
   return text;
+}
+
+function stopTimeoutOf(text: string | undefined): number | undefined {
+  if (text === undefined || /^\d{1,6}$/.test(text)) return text === undefined ? undefined : Number(text);
+  throw new OciboxError("USAGE", `--stop-timeout is "${text}", which is no number of seconds`);
+}
+
+function labelsOf(items: readonly string[]): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const item of items) {
+    const [name = ""] = item.split("=", 1);
+    if (name === "") throw new OciboxError("USAGE", `--label is "${item}", which has no name`);
+    found[name] = item.slice(name.length + 1);
+  }
+  return found;
 }
 
 /** Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain. */
@@ -188,7 +203,8 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
   const asks = when === "always" || when === "newer";
   if (given.flag("offline") && asks) throw new OciboxError("USAGE", `--offline and --pull=${when} cannot both be had`);
   const locked = await lockedWord(given);
-  const options = runOptions(given);
+  const plain = runOptions(given);
+  const options = hasMore(given) ? (await import("./run-more.ts")).withMore(given, plain) : plain;
   const store = openStore(places.root, places.storeOptions);
   const facts = hostFacts();
   tidy(places.root, places.state);
@@ -206,6 +222,8 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     autoRemove: given.flag("rm"),
     idFile: given.text("cidfile"),
     stopSignal: await stopSignalOf(given),
+    stopTimeout: stopTimeoutOf(given.text("stop-timeout")),
+    labels: labelsOf(given.all("label")),
     interactive,
     detach,
     explain: await explainerIf(given.flag("explain")),

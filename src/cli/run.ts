@@ -4,6 +4,7 @@ import type { Command } from "./options.ts";
 import { planOptions } from "./plan-options.ts";
 import { lockOptions, pullOptions } from "./pull.ts";
 import type { runCommand } from "./run-container.ts";
+import { moreOptions, notYet } from "./run-more-options.ts";
 
 /** @param start what runs a container, where it is loaded already */
 export function command(globals: Globals, start?: typeof runCommand): Command {
@@ -102,12 +103,22 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
         ...pullOptions,
         ...lockOptions,
         quiet: { type: "boolean", alias: "q", description: "No pull progress" },
+        "stop-timeout": { type: "string", valueHint: "SECONDS", description: "How long stop waits for it (10)" },
+        label: {
+          type: "string",
+          alias: "l",
+          repeat: true,
+          valueHint: "NAME[=VALUE]",
+          description: "Said of it by inspect",
+        },
+        ...moreOptions,
         ...planOptions,
         IMAGE: { type: "positional", description: "Name, tag or digest of the image" },
         COMMAND: { type: "positional", required: false, description: "The command and its arguments" },
       },
     },
     stopAtFirst: true,
+    notYet,
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
       await asRoot(globals);

@@ -20,7 +20,12 @@ export function command(globals: Globals): Command {
     def: {
       meta: { name: "stop", description: "Ask containers to end, and end them after a while" },
       args: {
-        time: { type: "string", alias: "t", default: "10", valueHint: "SECONDS", description: "Until SIGKILL (10)" },
+        time: {
+          type: "string",
+          alias: "t",
+          valueHint: "SECONDS",
+          description: "Until SIGKILL; without it the container's own, or 10",
+        },
         signal: {
           type: "string",
           alias: "s",
@@ -32,13 +37,14 @@ export function command(globals: Globals): Command {
     },
     words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
-      const seconds = secondsOf(given.text("time") ?? "10");
+      const time = given.text("time");
+      const seconds = time === undefined ? undefined : secondsOf(time);
       const asked = given.text("signal");
       const { root, state } = places(globals);
       for (const word of given.words) {
         const found = findContainer(root, state, word);
         using process = Signalled.of(root, found);
-        process?.stop(parseSignal(asked ?? found.stopSignal ?? "TERM"), seconds);
+        process?.stop(parseSignal(asked ?? found.stopSignal ?? "TERM"), seconds ?? found.stopTimeout ?? 10);
         await untilLeft(state, found.id, 10_000);
         print(word);
       }

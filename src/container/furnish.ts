@@ -36,6 +36,10 @@ export interface RunRequest {
   readonly idFile: string | undefined;
   /** --stop-signal, in place of the image's. */
   readonly stopSignal: string | undefined;
+  /** --stop-timeout, seconds. */
+  readonly stopTimeout: number | undefined;
+  /** --label */
+  readonly labels: Readonly<Record<string, string>>;
   readonly interactive: boolean;
   readonly detach: boolean;
   readonly init: boolean;
@@ -49,10 +53,13 @@ function hostsFile(hostname: string): string {
 }
 
 /** hosts, hostname and resolv.conf of a container; with the host's network, the host's own words. */
-function writeNetworkFiles(directory: string, hostname: string, host: boolean): void {
+function writeNetworkFiles(directory: string, hostname: string, { network, more }: RunOptions): void {
+  const host = network === "host";
+  const { hosts = [], resolv = (host ? readText("/etc/resolv.conf") : undefined) ?? "" } = more;
+  const names = (host ? readText("/etc/hosts") : undefined) ?? hostsFile(hostname);
   writeNew(`${directory}/hostname`, `${hostname}\n`, 0o644);
-  writeNew(`${directory}/hosts`, (host ? readText("/etc/hosts") : undefined) ?? hostsFile(hostname), 0o644);
-  writeNew(`${directory}/resolv.conf`, (host ? readText("/etc/resolv.conf") : undefined) ?? "", 0o644);
+  writeNew(`${directory}/hosts`, names + hosts.map((line) => `${line}\n`).join(""), 0o644);
+  writeNew(`${directory}/resolv.conf`, resolv, 0o644);
 }
 
 function makeFolder(root: string, directory: string): void {
@@ -103,11 +110,13 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: D
     created: new Date().toISOString(),
     autoRemove: request.autoRemove,
     ...(stopSignal === undefined ? {} : { stopSignal }),
+    ...(request.stopTimeout === undefined ? {} : { stopTimeout: request.stopTimeout }),
+    ...(Object.keys(request.labels).length === 0 ? {} : { labels: request.labels }),
   };
   writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
   store.touch(made.digest);
   request.storeLock[Symbol.dispose]();
-  writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options.network === "host");
+  writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options);
   using mounted = prepareTree(
     {
       kind: made.kind,

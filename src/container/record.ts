@@ -27,6 +27,9 @@ export interface ContainerRecord {
   readonly autoRemove: boolean;
   /** What asks it to end, where that is not SIGTERM. */
   readonly stopSignal?: string;
+  /** How long it is waited for then, where that is not ten seconds. */
+  readonly stopTimeout?: number;
+  readonly labels?: Readonly<Record<string, string>>;
 }
 
 export interface ContainerStatus extends ContainerRecord {

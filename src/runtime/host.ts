@@ -22,8 +22,8 @@ function writable(path: string): boolean {
   return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
 }
 
-/** The hierarchies of v1 that a container may be put in; others (cpuset, blkio, …) are not joined. */
-const joined = ["pids", "devices", "memory", "cpu"] as const;
+/** The hierarchies of v1 that a container may be put in; others (blkio, freezer, …) are not joined. */
+const joined = ["pids", "devices", "memory", "cpu", "cpuset"] as const;
 
 function cgroups(): HostFacts["cgroup"] {
   if (fileSystem(cgroupMount) === MAGIC.CGROUP2_SUPER_MAGIC) {

@@ -2,6 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { type BundleInput, checkOptions, createSpec } from "../../src/bundle/bundle.ts";
 import type { RunOptions } from "../../src/bundle/command.ts";
+import { parseMountFlag } from "../../src/bundle/mount-flag.ts";
+import { hostLine, resolvConf } from "../../src/bundle/names.ts";
 import { lookUpUser } from "../../src/bundle/user.ts";
 import { parseSize, parseUlimit, parseVolume } from "../../src/bundle/values.ts";
 import { OciboxError } from "../../src/errors.ts";
@@ -28,6 +30,7 @@ const plain: RunOptions = {
   pidsLimit: undefined,
   ulimits: [],
   network: "none",
+  more: {},
 };
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -69,6 +72,31 @@ const everything: Partial<RunOptions> = {
   network: "host",
 };
 
+const rare: Partial<RunOptions> = {
+  memory: "64m",
+  more: {
+    groups: ["log", "7777"],
+    umask: "0027",
+    domainname: "example.org",
+    annotations: ["org.example=a=b"],
+    sysctls: ["net.ipv4.ip_forward=1"],
+    memorySwap: "100m",
+    memoryReservation: "32m",
+    cpuShares: "512",
+    cpuPeriod: "50000",
+    cpuQuota: "20000",
+    cpusetCpus: "0-1,3",
+    cpusetMems: "0",
+    oomScoreAdj: "-5",
+    shmSize: "1m",
+    devices: [
+      { path: "/dev/x", type: "c", major: 10, minor: 200, fileMode: 0o660, uid: 0, gid: 5, access: "rw" },
+      { path: "/dev/disk", type: "b", major: 7, minor: 0, fileMode: 0o660, uid: 0, gid: 6, access: "r" },
+    ],
+    deviceRules: ["c 1:* rwm", "a *:* m"],
+  },
+};
+
 describe("config.json", () => {
   test("of an image without flags", () => {
     expect(createSpec(input())).toMatchSnapshot();
@@ -78,6 +106,9 @@ describe("config.json", () => {
     ["of no flags", input()],
     ["of every flag", input(everything)],
     ["on cgroup v2", { ...input(everything), facts: factsV2 }],
+    ["of the rarer flags", input(rare)],
+    ["of --privileged", input({ capAdd: ["ALL"], more: { privileged: true } })],
+    ["with the host's namespaces", input({ more: { hostIpc: ["/dev/shm"], hostUts: true, hostCgroups: true } })],
     ["of --security strict", input({ strict: true })],
     ["without seccomp", input({ securityOpt: ["seccomp=unconfined"], capAdd: ["ALL"] })],
   ] as const) {
@@ -124,6 +155,72 @@ describe("config.json", () => {
       ["/data/in", "/srv/data", "bind"],
     ]);
   });
+
+  test("every rarer flag reaches its field", () => {
+    const spec = createSpec(input(rare));
+    expect(spec).toMatchObject({ domainname: "example.org", annotations: { "org.example": "a=b" } });
+    expect(spec.process).toMatchObject({
+      user: { uid: 0, gid: 0, umask: 0o027, additionalGids: [4, 7777] },
+      oomScoreAdj: -5,
+    });
+    expect(spec.linux?.sysctl).toMatchObject({ "net.ipv4.ip_forward": "1" });
+    expect(spec.linux?.resources).toEqual({
+      devices: [
+        { allow: false, access: "rwm" },
+        { allow: true, type: "c", major: 10, minor: 200, access: "rw" },
+        { allow: true, type: "b", major: 7, minor: 0, access: "r" },
+        { allow: true, type: "c", major: 1, minor: -1, access: "rwm" },
+        { allow: true, type: "a", major: -1, minor: -1, access: "m" },
+      ],
+      memory: { limit: 64 << 20, swap: 100 << 20, reservation: 32 << 20 },
+      cpu: { shares: 512, period: 50_000, quota: 20_000, cpus: "0-1,3", mems: "0" },
+      pids: { limit: 2048 },
+    });
+    expect(spec.linux?.devices).toEqual([
+      { path: "/dev/x", type: "c", major: 10, minor: 200, fileMode: 0o660, uid: 0, gid: 5 },
+      { path: "/dev/disk", type: "b", major: 7, minor: 0, fileMode: 0o660, uid: 0, gid: 6 },
+    ]);
+    const shm = spec.mounts?.find(({ destination }) => destination === "/dev/shm");
+    expect(shm?.options).toContain("size=1024k");
+  });
+
+  test("--privileged: no masks, nothing read-only, every device; what the host has in common", () => {
+    const all = createSpec(input({ capAdd: ["ALL"], securityOpt: ["seccomp=unconfined"], more: { privileged: true } }));
+    expect([all.linux?.maskedPaths, all.linux?.readonlyPaths, all.linux?.seccomp]).toEqual([
+      undefined,
+      undefined,
+      undefined,
+    ]);
+    expect(all.linux?.resources?.devices).toEqual([{ allow: true, access: "rwm" }]);
+    for (const place of ["/sys", "/sys/fs/cgroup"])
+      expect(all.mounts?.find(({ destination }) => destination === place)?.options).toContain("rw");
+    const shared = createSpec(input({ more: { hostIpc: ["/dev/shm"], hostUts: true, hostCgroups: true } }));
+    expect(shared.linux?.namespaces?.map(({ type }) => type)).toEqual(["pid", "mount", "network"]);
+    expect(shared.hostname).toBeUndefined();
+    expect(shared.mounts?.find(({ destination }) => destination === "/dev/shm")?.type).toBe("bind");
+    expect(shared.mounts?.find(({ destination }) => destination === "/dev/mqueue")?.type).toBe("mqueue");
+  });
+
+  for (const [more, words, memory] of [
+    [{ umask: "9" }, "--umask"],
+    [{ umask: "7777" }, "--umask"],
+    [{ annotations: ["x"] }, "--annotation"],
+    [{ sysctls: ["=1"] }, "--sysctl"],
+    [{ memorySwap: "1g" }, "wants --memory"],
+    [{ memorySwap: "32m" }, "less than --memory", "64m"],
+    [{ memoryReservation: "65m" }, "more than --memory", "64m"],
+    [{ cpuShares: "-1" }, "--cpu-shares"],
+    [{ cpuPeriod: "10" }, "--cpu-period"],
+    [{ cpusetCpus: "a" }, "--cpuset-cpus"],
+    [{ oomScoreAdj: "1001" }, "--oom-score-adj"],
+    [{ shmSize: "much" }, "--shm-size"],
+    [{ deviceRules: ["c 1:3"] }, "--device-cgroup-rule"],
+    [{ groups: ["none"] }, "--group-add"],
+    [{ groups: ["-1"] }, "--group-add"],
+  ] as const)
+    test(`refused: ${JSON.stringify(more)}`, () => {
+      expect(() => createSpec(input({ more, memory }))).toThrow(words);
+    });
 
   test("entrypoint and command go together as docker's", () => {
     const image = { Entrypoint: ["/entry", "a"], Cmd: ["b"] };
@@ -216,5 +313,58 @@ describe("values", () => {
     expect(() => parseVolume("/a", "/")).toThrow();
     expect(() => parseVolume("/a:b", "/")).toThrow();
     expect(() => parseVolume("/a:/b:sideways", "/")).toThrow("sideways");
+  });
+});
+
+describe("--mount", () => {
+  for (const [text, found] of [
+    ["type=bind,src=/a,dst=/b", { volume: { source: "/a", destination: "/b", options: ["rw"] } }],
+    ["type=bind,source=./a,target=/b,ro", { volume: { source: "/here/a", destination: "/b", options: ["ro"] } }],
+    [
+      "type=bind,source=/a,destination=/b,readonly=false,bind-propagation=rslave",
+      { volume: { source: "/a", destination: "/b", options: ["rw", "rslave"] } },
+    ],
+    ["type=tmpfs,dst=/t", { tmpfs: "/t" }],
+    ["type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770,ro", { tmpfs: "/t:size=1m,mode=1770,ro" }],
+  ] as const)
+    test(text, () => {
+      expect(parseMountFlag(text, "/here") as object).toEqual(found);
+    });
+
+  for (const [text, words] of [
+    ["type=bind,src=/a", "no destination"],
+    ["type=bind,dst=/a", "no source"],
+    ["type=bind,src=/a,dst=/b,tmpfs-size=5", '"tmpfs-size" is nothing of a mount of type bind'],
+    ["type=bind,src=/a,dst=/b,ro=maybe", "not true or false"],
+    ["type=bind,src=/a:b,dst=/b", "a colon"],
+    ["type=bind,src=/a,dst=/b,bind-propagation=up", '"up" is no option'],
+    ["src=name,dst=/b", "type volume are not there yet"],
+    ["type=npipe,src=/a,dst=/b", "type npipe are not there yet"],
+  ] as const)
+    test(`refused: ${text}`, () => {
+      expect(() => parseMountFlag(text, "/")).toThrow(words);
+    });
+});
+
+describe("--add-host and --dns", () => {
+  test("lines of the two files", () => {
+    expect(hostLine("a.b:1.2.3.4")).toBe("1.2.3.4\ta.b");
+    expect(hostLine("six:::1")).toBe("::1\tsix");
+    expect(hostLine("six=[fe80::1]")).toBe("fe80::1\tsix");
+    expect(resolvConf(["9.9.9.9", "::1"], ["a.b", "."], ["ndots:2", "rotate"])).toBe(
+      "search a.b\nnameserver 9.9.9.9\nnameserver ::1\noptions ndots:2 rotate\n",
+    );
+  });
+
+  for (const text of ["a", ":1.2.3.4", "a:1.2.3", "a b:1.2.3.4", "a\nb:1.2.3.4", "a:1.2.3.4\n5.6.7.8 b"])
+    test(`--add-host refused: ${JSON.stringify(text)}`, () => {
+      expect(() => hostLine(text)).toThrow("--add-host");
+    });
+
+  test("what cannot stand there is refused", () => {
+    expect(() => hostLine("a:host-gateway")).toThrow("no gateway yet");
+    expect(() => resolvConf(["x"], [], [])).toThrow("--dns");
+    expect(() => resolvConf([], ["a b"], [])).toThrow("--dns-search");
+    expect(() => resolvConf([], [], ["ndots:2\nnameserver 6.6.6.6"])).toThrow("--dns-option");
   });
 });

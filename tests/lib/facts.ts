@@ -5,7 +5,7 @@ import type { HostFacts } from "../../src/plan/facts.ts";
 export const facts: HostFacts = {
   machine: "x64",
   kernel: "6.12.0",
-  cgroup: { mode: "v1", controllers: ["pids", "devices", "memory", "cpu"], writable: true },
+  cgroup: { mode: "v1", controllers: ["pids", "devices", "memory", "cpu", "cpuset"], writable: true },
   lastCap: 40,
   permitted: 2 ** 41 - 1,
   userNamespace: false,

@@ -79,7 +79,9 @@ export function planCgroups(spec: Spec, facts: HostFacts): CgroupPlan {
   if (path === undefined || !writable || mode === "none") return { ...nothing, mode };
   const resources = spec.linux?.resources ?? {};
   // `-m` sets a limit of swap by itself: it is no more than a wish where the kernel does not count swap.
-  const settings = mode === "v2" ? settingsV2(resources, true) : settingsV1(resources, true);
+  const { limit = 0, swap } = resources.memory ?? {};
+  const settings =
+    mode === "v2" ? settingsV2(resources, swap === 2 * limit) : settingsV1(resources, swap === 2 * limit);
   const wanted = controllersOf(settings);
   const { devices } = resources;
   if (devices !== undefined) wanted.add("devices");

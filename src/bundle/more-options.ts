@@ -1,0 +1,44 @@
+/** The flags of `run` that few containers have, as they were given. */
+export interface DeviceFlag {
+  /** In the container. */
+  readonly path: string;
+  readonly type: "b" | "c";
+  readonly major: number;
+  readonly minor: number;
+  readonly fileMode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Of r, w and m. */
+  readonly access: string;
+}
+
+export interface MoreOptions {
+  readonly groups?: readonly string[];
+  readonly umask?: string;
+  readonly domainname?: string;
+  /** KEY=VALUE */
+  readonly annotations?: readonly string[];
+  /** NAME=VALUE */
+  readonly sysctls?: readonly string[];
+  readonly memorySwap?: string;
+  readonly memoryReservation?: string;
+  readonly cpuShares?: string;
+  readonly cpuPeriod?: string;
+  readonly cpuQuota?: string;
+  readonly cpusetCpus?: string;
+  readonly cpusetMems?: string;
+  readonly oomScoreAdj?: string;
+  readonly shmSize?: string;
+  readonly devices?: readonly DeviceFlag[];
+  /** "c 1:3 rwm" */
+  readonly deviceRules?: readonly string[];
+  readonly privileged?: boolean;
+  /** Which of /dev/shm and /dev/mqueue the host has. */
+  readonly hostIpc?: readonly string[];
+  readonly hostUts?: boolean;
+  readonly hostCgroups?: boolean;
+  /** Lines of /etc/hosts. */
+  readonly hosts?: readonly string[];
+  /** All of /etc/resolv.conf. */
+  readonly resolv?: string;
+}

@@ -1,0 +1,133 @@
+/** The flags of `ocibox run` that few containers have, read. Imported only where one of them is given. */
+import { AT_FDCWD, S } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
+import { namesIn } from "../../ffi/files.ts";
+import { alloc, readField } from "../../ffi/structs.ts";
+import type { RunOptions } from "../bundle/command.ts";
+import type { DeviceFlag, MoreOptions } from "../bundle/more-options.ts";
+import { parseMountFlag } from "../bundle/mount-flag.ts";
+import { hostLine, resolvConf } from "../bundle/names.ts";
+import { cleanPath } from "../bundle/values.ts";
+import { OciboxError } from "../errors.ts";
+import { checkSource } from "./bind-source.ts";
+import type { Given } from "./options.ts";
+import type { moreOptions } from "./run-more-options.ts";
+
+type Flag = keyof typeof moreOptions;
+
+function statOf(path: string, follow: boolean): Uint8Array<ArrayBuffer> | undefined {
+  const stat = alloc(256);
+  const AT_SYMLINK_NOFOLLOW = 0x100;
+  return attempt("statx", AT_FDCWD, path, follow ? 0 : AT_SYMLINK_NOFOLLOW, 0x7ff, stat) < 0 ? undefined : stat;
+}
+
+function typeOf(stat: Uint8Array<ArrayBuffer>): number {
+  return readField("statx", stat, "stx_mode") & S.S_IFMT;
+}
+
+function deviceOf(stat: Uint8Array<ArrayBuffer>, path: string, access: string): DeviceFlag {
+  const get = (field: string): number => readField("statx", stat, field);
+  return {
+    path,
+    type: typeOf(stat) === S.S_IFBLK ? "b" : "c",
+    major: get("stx_rdev_major"),
+    minor: get("stx_rdev_minor"),
+    fileMode: get("stx_mode") & 0o777,
+    uid: get("stx_uid"),
+    gid: get("stx_gid"),
+    access,
+  };
+}
+
+/** Every device below a directory, by its place in the container; symlinks are passed by. */
+function devicesBelow(directory: string, target: string, access: string, skip: ReadonlySet<string>): DeviceFlag[] {
+  const found: DeviceFlag[] = [];
+  for (const name of namesIn(directory).sort()) {
+    const [path, place] = [`${directory}/${name}`, `${target}/${name}`];
+    const stat = skip.has(place) ? undefined : statOf(path, false);
+    if (stat === undefined) continue;
+    const type = typeOf(stat);
+    if (type === S.S_IFDIR) found.push(...devicesBelow(path, place, access, skip));
+    else if (type === S.S_IFCHR || type === S.S_IFBLK) found.push(deviceOf(stat, place, access));
+  }
+  return found;
+}
+
+/** --device PATH[:PATH][:ACCESS]; a directory is all the devices in it. */
+function parseDevice(text: string): DeviceFlag[] {
+  const parts = text.split(":");
+  const access = parts.length > 1 && /^[rwm]{1,3}$/.test(parts.at(-1) ?? "") ? (parts.pop() as string) : "rwm";
+  const [source = "", target = source, ...more] = parts;
+  if (more.length > 0) throw new OciboxError("USAGE", `--device is "${text}", which is not PATH[:PATH][:rwm]`);
+  const [from, to] = [cleanPath(source, "the source of --device"), cleanPath(target, "the place of --device")];
+  const stat = statOf(from, true);
+  if (stat === undefined) throw new OciboxError("USAGE", `--device is "${text}", and there is no "${from}"`);
+  const type = typeOf(stat);
+  if (type === S.S_IFCHR || type === S.S_IFBLK) return [deviceOf(stat, to, access)];
+  const below = type === S.S_IFDIR ? devicesBelow(from, to, access, new Set()) : [];
+  if (below.length === 0) throw new OciboxError("USAGE", `--device is "${text}", and "${from}" is no device`);
+  return below;
+}
+
+/** Of the container's own making, or somebody's terminal. */
+const notTheHosts = new Set(["pts", "shm", "mqueue", "fd", "console", "ptmx", "tty"].map((name) => `/dev/${name}`));
+
+function devicesOf(given: Given): DeviceFlag[] {
+  const all = given.flag("privileged") ? devicesBelow("/dev", "/dev", "rwm", notTheHosts) : [];
+  return [...all, ...given.all("device").flatMap(parseDevice)];
+}
+
+const ipcPlaces = ["/dev/shm", "/dev/mqueue"];
+
+/** What is given as a word each. */
+const words = {
+  umask: "umask",
+  domainname: "domainname",
+  memorySwap: "memory-swap",
+  memoryReservation: "memory-reservation",
+  cpuShares: "cpu-shares",
+  cpuPeriod: "cpu-period",
+  cpuQuota: "cpu-quota",
+  cpusetCpus: "cpuset-cpus",
+  cpusetMems: "cpuset-mems",
+  oomScoreAdj: "oom-score-adj",
+  shmSize: "shm-size",
+} as const satisfies Partial<Record<keyof MoreOptions, Flag>>;
+
+const lists = {
+  groups: "group-add",
+  annotations: "annotation",
+  sysctls: "sysctl",
+  deviceRules: "device-cgroup-rule",
+} as const satisfies Partial<Record<keyof MoreOptions, Flag>>;
+
+/** The rarer flags, and what of them is said in other words as well. */
+export function withMore(given: Given, options: RunOptions): RunOptions {
+  const more: Record<string, unknown> = {};
+  for (const [key, flag] of Object.entries(words)) if (given.text(flag) !== undefined) more[key] = given.text(flag);
+  for (const [key, flag] of Object.entries(lists)) if (given.all(flag).length > 0) more[key] = given.all(flag);
+  const privileged = given.flag("privileged");
+  if (privileged && options.strict)
+    throw new OciboxError("USAGE", "--privileged and --security strict cannot both be had");
+  const devices = devicesOf(given);
+  const mounts = given.all("mount").map((text) => parseMountFlag(text, process.cwd()));
+  const [dns, search, dnsOptions] = [given.all("dns"), given.all("dns-search"), given.all("dns-option")];
+  const isHosts = (flag: Flag): boolean => given.text(flag) === "host";
+  return {
+    ...options,
+    volumes: [...options.volumes, ...mounts.flatMap((each) => ("volume" in each ? [checkSource(each.volume)] : []))],
+    tmpfs: [...options.tmpfs, ...mounts.flatMap((each) => ("tmpfs" in each ? [each.tmpfs] : []))],
+    capAdd: privileged ? ["ALL", ...options.capAdd] : options.capAdd,
+    securityOpt: privileged ? ["seccomp=unconfined", ...options.securityOpt] : options.securityOpt,
+    more: {
+      ...(more as MoreOptions),
+      ...(privileged ? { privileged } : {}),
+      ...(devices.length === 0 ? {} : { devices }),
+      ...(isHosts("ipc") ? { hostIpc: ipcPlaces.filter((path) => statOf(path, false) !== undefined) } : {}),
+      ...(isHosts("uts") ? { hostUts: true } : {}),
+      ...(isHosts("cgroupns") ? { hostCgroups: true } : {}),
+      ...(given.all("add-host").length === 0 ? {} : { hosts: given.all("add-host").map(hostLine) }),
+      ...(dns.length + search.length + dnsOptions.length === 0 ? {} : { resolv: resolvConf(dns, search, dnsOptions) }),
+    },
+  };
+}
