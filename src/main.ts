@@ -39,6 +39,8 @@ const commands = [
   "exec",
   "logs",
   "wait",
+  "create",
+  "start",
   "stop",
   "kill",
   "rm",
@@ -111,6 +113,10 @@ function load(name: CommandName): Promise<{ command: (globals: Globals) => Comma
       return import("./cli/logs.ts");
     case "wait":
       return import("./cli/wait.ts");
+    case "create":
+      return import("./cli/create.ts");
+    case "start":
+      return import("./cli/start.ts");
     case "stop":
       return import("./cli/stop.ts");
     case "kill":

@@ -11,7 +11,7 @@ import type { Linux, LinuxSeccomp, Mount, Process, Rlimit, Spec } from "../spec/
 import { runtimeSpecVersion } from "../spec/version.ts";
 import { argsOf, type CommandInput, environmentOf, hostnameOf, parseHostname, type RunOptions } from "./command.ts";
 import { resourcesOf } from "./limits.ts";
-import type { MoreOptions } from "./more-options.ts";
+import type { DeviceFlag, MoreOptions } from "./more-options.ts";
 import { type Account, lookUpGroup, lookUpUser } from "./user.ts";
 import {
   capabilities,
@@ -59,7 +59,8 @@ const ttyGroup = 5;
 /** Queues of messages are those of the IPC namespace that the container is in; who is not its root has them from the host. */
 function ipcMounts(facts: HostFacts, { hostIpc, shmSize = "64m" }: MoreOptions): Mount[] {
   const flags = ["nosuid", "noexec", "nodev"];
-  const size = `size=${parseSize(shmSize, "--shm-size") / 1024}k`;
+  const bytes = parseSize(shmSize, "--shm-size");
+  const size = bytes % 1024 === 0 ? `size=${bytes / 1024}k` : `size=${bytes}`;
   const queues: Mount = { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: flags };
   const memory: Mount = {
     destination: "/dev/shm",
@@ -134,13 +135,23 @@ function fileMounts(input: BundleInput, taken: ReadonlySet<string>): Mount[] {
 
 function mountsOf(input: BundleInput): Mount[] {
   const { options } = input;
-  const own = [...options.volumes.map(volumeMount), ...options.tmpfs.map(tmpfsMount)];
+  const own = [
+    ...options.volumes.map(volumeMount),
+    ...options.tmpfs.map(tmpfsMount),
+    // Who may not make one binds the host's.
+    ...(input.facts.userNamespace ? (options.more.devices ?? []).map(deviceMount) : []),
+  ];
   const taken = new Set(own.map((mount) => mount.destination));
   if (taken.size !== own.length) throw new OciboxError("USAGE", "two mounts have the same destination");
   const base = baseMounts(input.facts, options).filter((mount) => !taken.has(mount.destination));
   // A mount on a directory must come before the mounts below it.
   own.sort((a, b) => a.destination.split("/").length - b.destination.split("/").length);
   return [...base, ...fileMounts(input, taken), ...own];
+}
+
+function deviceMount({ source, path, access }: DeviceFlag): Mount {
+  const options = ["bind", "nosuid", "noexec", ...(access.includes("w") ? [] : ["ro"])];
+  return { destination: path, type: "bind", source, options };
 }
 
 interface Security {
@@ -301,7 +312,9 @@ function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
     resources: resourcesOf(options, facts),
     ...(seccomp === undefined ? {} : { seccomp }),
     ...(Object.keys(sysctl).length === 0 ? {} : { sysctl }),
-    ...(devices.length === 0 ? {} : { devices: devices.map(({ access, ...device }) => device) }),
+    ...(devices.length === 0 || facts.userNamespace
+      ? {}
+      : { devices: devices.map(({ access, source, ...device }) => device) }),
     ...(privileged === true ? {} : { maskedPaths, readonlyPaths }),
   };
 }

@@ -1,5 +1,7 @@
 /** The flags of `run` that few containers have, as they were given. */
 export interface DeviceFlag {
+  /** The host's. */
+  readonly source: string;
   /** In the container. */
   readonly path: string;
   readonly type: "b" | "c";

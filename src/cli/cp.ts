@@ -4,21 +4,38 @@ import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
-import { withTree } from "../container/tree.ts";
+import { type ContainerStatus, listContainers } from "../container/record.ts";
+import { withContainerTree, withTree } from "../container/tree.ts";
 import { OciboxError } from "../errors.ts";
 import { copyContents, copyEntry } from "../layer/copy-tree.ts";
-import { absolute, asRoot, type Globals } from "./globals.ts";
+import type { StoredImage } from "../store/store.ts";
+import { absolute, asRoot, type Globals, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { mountableImage } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 
-/** "alpine:3.20:/etc/passwd": the path begins at the last colon before a slash. */
-function split(word: string): readonly [image: string, path: string] {
+/** "alpine:3.20:/etc/passwd": the path begins at the last colon before a slash. @param to where it is to go */
+function split(word: string, to: string): readonly [name: string, path: string] {
   const at = word.lastIndexOf(":/");
+  if (at < 1 && /^[^/.].*:\//.test(to))
+    throw new OciboxError("UNSUPPORTED", `"${to}" cannot be copied to: copying into a container is not there yet`, {
+      hint: "bind a directory into it with -v, or send a tar: tar c FILE | ocibox exec -i CONTAINER tar x",
+    });
   if (at < 1 || /^(oci|oci-archive|docker-archive|dir)$/.test(word.slice(0, at)))
-    throw new OciboxError("USAGE", `"${word}" is not IMAGE:/PATH`, { hint: "ocibox cp alpine:/etc/os-release ." });
+    throw new OciboxError("USAGE", `"${word}" is not IMAGE:/PATH or CONTAINER:/PATH`, {
+      hint: "ocibox cp alpine:/etc/os-release .",
+    });
   return [word.slice(0, at), word.slice(at + 1)];
+}
+
+/** An id is long enough not to be taken for an image's name. */
+const leastId = 12;
+
+function containerOf(globals: Globals, word: string): ContainerStatus | undefined {
+  const { root, state } = places(globals);
+  const isId = word.length >= leastId && /^[0-9a-f]+$/.test(word);
+  return listContainers(root, state).find(({ name, id }) => name === word || (isId && id.startsWith(word)));
 }
 
 function isDirectory(path: string): boolean {
@@ -41,13 +58,13 @@ function openInside(root: number, path: string, flags: number): OwnedFd | undefi
 }
 
 /** As docker cp has it: into a directory that is there, or under the name that was given; "DIR/." is what is in it. */
-function copyOut(root: number, path: string, target: string, signal: AbortSignal): void {
+function copyOut(root: number, path: string, target: string, of: string, signal: AbortSignal): void {
   const contents = path.endsWith("/.");
   const plain = path.replace(/\/+\.?$/, "") || "/";
   const base = plain.slice(plain.lastIndexOf("/") + 1);
   const into = isDirectory(target);
   const missing = (): never => {
-    throw new OciboxError("NOT_FOUND", `there is no "${path}" in the image`);
+    throw new OciboxError("NOT_FOUND", `there is no "${path}" in the ${of}`);
   };
   if (contents || base === "") {
     using source = openInside(root, plain, O.O_RDONLY | O.O_DIRECTORY) ?? missing();
@@ -77,9 +94,12 @@ function copyOut(root: number, path: string, target: string, signal: AbortSignal
 export function command(globals: Globals): Command {
   return {
     def: {
-      meta: { name: "cp", description: "Copy a file or a directory out of an image, without a container" },
+      meta: {
+        name: "cp",
+        description: "Copy a file or a directory out of a container, or out of an image without one",
+      },
       args: {
-        "IMAGE:PATH": { type: "positional", description: "What is copied; with /. behind a directory, what is in it" },
+        "NAME:PATH": { type: "positional", description: "What is copied; with /. behind a directory, what is in it" },
         DESTINATION: { type: "positional", description: "A directory that is there, or a new name" },
       },
     },
@@ -87,13 +107,17 @@ export function command(globals: Globals): Command {
     async run(given) {
       await asRoot(globals);
       const [word = "", destination = ""] = given.words;
-      const [name, path] = split(word);
+      const [name, path] = split(word, destination);
       const target = absolute(destination, "the destination").replace(/(?<=.)\/+$/, "");
       const store = openStoreOf(globals);
-      const image = await mountableImage(name, store);
-      await interruptible(`the copy of "${word}"`, (signal) =>
-        withTree(store, image, (root) => copyOut(root, path, target, signal)),
-      );
+      const container = containerOf(globals, name);
+      const image = container === undefined ? await mountableImage(name, store) : undefined;
+      await interruptible(`the copy of "${word}"`, (signal) => {
+        const copy = (root: number): void =>
+          copyOut(root, path, target, container === undefined ? "image" : "container", signal);
+        if (container !== undefined) return withContainerTree(store, container, copy);
+        return withTree(store, image as StoredImage, copy);
+      });
       return 0;
     },
   };

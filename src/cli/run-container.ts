@@ -15,7 +15,7 @@ import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
 import type { LockedWord } from "./locked.ts";
 import type { Given } from "./options.ts";
-import { say } from "./output.ts";
+import { print, say } from "./output.ts";
 import { checkTerminal, explainerIf, faultOf } from "./plan-options.ts";
 import { isReady } from "./ready.ts";
 import { moreOptions } from "./run-more-options.ts";
@@ -191,11 +191,14 @@ function labelsOf(items: readonly string[]): Record<string, string> {
   return found;
 }
 
-/** Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain. */
-export async function runCommand(given: Given, places: Places): Promise<number> {
+/**
+ * Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain.
+ * @param only the container is made, and not run
+ */
+export async function runCommand(given: Given, places: Places, only = false): Promise<number> {
   const interactive = given.flag("interactive");
   const detach = given.flag("detach");
-  if (!detach) checkTerminal(interactive, given.flag("tty"));
+  if (!detach && !only) checkTerminal(interactive, given.flag("tty"));
   const name = given.text("name");
   if (name !== undefined && !namePattern.test(name))
     throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
@@ -226,6 +229,7 @@ export async function runCommand(given: Given, places: Places): Promise<number> 
     labels: labelsOf(given.all("label")),
     interactive,
     detach,
+    made: only ? print : undefined,
     explain: await explainerIf(given.flag("explain")),
     fault: faultOf(given.text("inject")),
   };

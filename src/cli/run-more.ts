@@ -1,7 +1,7 @@
 /** The flags of `ocibox run` that few containers have, read. Imported only where one of them is given. */
 import { AT_FDCWD, S } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
-import { namesIn } from "../../ffi/files.ts";
+import { namesIn, readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import type { DeviceFlag, MoreOptions } from "../bundle/more-options.ts";
@@ -25,9 +25,10 @@ function typeOf(stat: Uint8Array<ArrayBuffer>): number {
   return readField("statx", stat, "stx_mode") & S.S_IFMT;
 }
 
-function deviceOf(stat: Uint8Array<ArrayBuffer>, path: string, access: string): DeviceFlag {
+function deviceOf(stat: Uint8Array<ArrayBuffer>, source: string, path: string, access: string): DeviceFlag {
   const get = (field: string): number => readField("statx", stat, field);
   return {
+    source,
     path,
     type: typeOf(stat) === S.S_IFBLK ? "b" : "c",
     major: get("stx_rdev_major"),
@@ -48,7 +49,7 @@ function devicesBelow(directory: string, target: string, access: string, skip: R
     if (stat === undefined) continue;
     const type = typeOf(stat);
     if (type === S.S_IFDIR) found.push(...devicesBelow(path, place, access, skip));
-    else if (type === S.S_IFCHR || type === S.S_IFBLK) found.push(deviceOf(stat, place, access));
+    else if (type === S.S_IFCHR || type === S.S_IFBLK) found.push(deviceOf(stat, path, place, access));
   }
   return found;
 }
@@ -63,7 +64,7 @@ function parseDevice(text: string): DeviceFlag[] {
   const stat = statOf(from, true);
   if (stat === undefined) throw new OciboxError("USAGE", `--device is "${text}", and there is no "${from}"`);
   const type = typeOf(stat);
-  if (type === S.S_IFCHR || type === S.S_IFBLK) return [deviceOf(stat, to, access)];
+  if (type === S.S_IFCHR || type === S.S_IFBLK) return [deviceOf(stat, from, to, access)];
   const below = type === S.S_IFDIR ? devicesBelow(from, to, access, new Set()) : [];
   if (below.length === 0) throw new OciboxError("USAGE", `--device is "${text}", and "${from}" is no device`);
   return below;
@@ -113,8 +114,12 @@ export function withMore(given: Given, options: RunOptions): RunOptions {
   const mounts = given.all("mount").map((text) => parseMountFlag(text, process.cwd()));
   const [dns, search, dnsOptions] = [given.all("dns"), given.all("dns-search"), given.all("dns-option")];
   const isHosts = (flag: Flag): boolean => given.text(flag) === "host";
+  if (isHosts("uts") && options.hostname !== undefined)
+    throw new OciboxError("USAGE", "--hostname and --uts host cannot both be had");
+  const hostname = isHosts("uts") ? (readText("/proc/sys/kernel/hostname") ?? "").trim() : options.hostname;
   return {
     ...options,
+    hostname,
     volumes: [...options.volumes, ...mounts.flatMap((each) => ("volume" in each ? [checkSource(each.volume)] : []))],
     tmpfs: [...options.tmpfs, ...mounts.flatMap((each) => ("tmpfs" in each ? [each.tmpfs] : []))],
     capAdd: privileged ? ["ALL", ...options.capAdd] : options.capAdd,

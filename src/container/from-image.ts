@@ -28,8 +28,19 @@ function sourceKinds(spec: Spec): Map<string, "directory" | "file"> {
   return kinds;
 }
 
-/** What the plan does in the end: the folder goes, or keeps the exit code; then the state file. */
-function contextFor(request: RunRequest, claimed: Claim, spec: Spec, rootfs: number): PlanContext {
+type Running = Pick<RunRequest, "root" | "name" | "interactive" | "detach" | "init" | "autoRemove">;
+
+/**
+ * What the plan does in the end: the folder goes, or keeps the exit code; then the state file.
+ * @param says what is printed of one that is left to itself
+ */
+export function contextFor(
+  request: Running,
+  claimed: Claim,
+  spec: Spec,
+  rootfs: number,
+  says: string = claimed.id,
+): PlanContext {
   const { root } = request;
   const directory = containerDirectory(root, claimed.id);
   return {
@@ -39,7 +50,7 @@ function contextFor(request: RunRequest, claimed: Claim, spec: Spec, rootfs: num
     noted: directory,
     interactive: request.interactive,
     detached: request.detach
-      ? { id: claimed.id, log: logFile(root, claimed.id), keeps: [inherited.rootfs, inherited.lock] }
+      ? { says, log: logFile(root, claimed.id), keeps: [inherited.rootfs, inherited.lock] }
       : undefined,
     init: request.init,
     sources: sourceKinds(spec),

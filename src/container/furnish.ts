@@ -42,6 +42,8 @@ export interface RunRequest {
   readonly labels: Readonly<Record<string, string>>;
   readonly interactive: boolean;
   readonly detach: boolean;
+  /** Given the id of a container that is only made, and not run. */
+  readonly made: ((id: string) => void) | undefined;
   readonly init: boolean;
   /** Given the plan, which is then not run. */
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
@@ -109,6 +111,8 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: D
     command: options.command,
     created: new Date().toISOString(),
     autoRemove: request.autoRemove,
+    ...(request.init ? { init: true } : {}),
+    ...(request.interactive ? { interactive: true } : {}),
     ...(stopSignal === undefined ? {} : { stopSignal }),
     ...(request.stopTimeout === undefined ? {} : { stopTimeout: request.stopTimeout }),
     ...(Object.keys(request.labels).length === 0 ? {} : { labels: request.labels }),
@@ -123,7 +127,8 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: D
       layers: store.layerPaths(made.kind, made.layers),
       upper: `${directory}/upper`,
       work: `${directory}/work`,
-      volatile: request.autoRemove,
+      // What was mounted so once cannot be mounted again: overlayfs.rst, "Volatile mount".
+      volatile: request.autoRemove && request.made === undefined,
     },
     `${directory}/work`,
   );

@@ -30,6 +30,9 @@ export interface ContainerRecord {
   /** How long it is waited for then, where that is not ten seconds. */
   readonly stopTimeout?: number;
   readonly labels?: Readonly<Record<string, string>>;
+  /** Whether it has an init, and a standard input, which config.json does not say. */
+  readonly init?: boolean;
+  readonly interactive?: boolean;
 }
 
 export interface ContainerStatus extends ContainerRecord {
@@ -68,6 +71,11 @@ const killed = 137;
 
 function exitFile(root: string, id: ContainerId): string {
   return `${containerDirectory(root, id)}/exit`;
+}
+
+/** It runs again: what it ended with the last time is of no interest. */
+export function forgetExit(root: string, id: ContainerId): void {
+  attempt("unlinkat", AT_FDCWD, exitFile(root, id), 0);
 }
 
 function readExit(root: string, id: ContainerId): number | undefined {

@@ -82,7 +82,7 @@ function writeIdFile(path: string, id: ContainerId, undo: DisposableStack): void
 
 /**
  * Runs a container. Does not return: init takes over this process, and ends with the container's exit code, or once it
- * runs. Returns only where the plan was to be printed.
+ * runs. Returns only where the plan was to be printed, or the container only made.
  * @throws OciboxError; nothing is left then
  */
 export async function runContainer(
@@ -100,6 +100,12 @@ export async function runContainer(
   }
   if (plan === undefined) return 0;
   if (request.idFile !== undefined) writeIdFile(request.idFile, claimed.id, undo);
+  if (request.made !== undefined) {
+    request.made(claimed.id);
+    // What is mounted goes with this process.
+    undo.move();
+    return 0;
+  }
   claimed.inherit();
   execInit(plan);
 }

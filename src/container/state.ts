@@ -6,7 +6,7 @@
  * command. Before it goes its supervisor writes the exit code into it, for those who wait and have it open. A reboot empties the state directory, and nothing in it can be mistaken for a running container.
  */
 import { AT_FDCWD, F, O } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { attempt, direct, tolerate } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, namesIn, readRest } from "../../ffi/files.ts";
 import { hasName, tryLock, waitForLock } from "../../ffi/lock.ts";
@@ -47,15 +47,15 @@ export interface Claim extends Disposable {
   inherit(): void;
 }
 
-/** Takes a new id and its lock. On the way out of scope the file is removed. */
-export function claim(stateDirectory: string): Claim {
+/** Takes an id and its lock. On the way out of scope the file is removed. @returns undefined where somebody has it */
+export function claimId(stateDirectory: string, id: ContainerId): Claim | undefined {
   makeDirectories(stateDirectory);
+  const path = `${stateDirectory}/${id}`;
   for (;;) {
-    const id = newId();
-    const path = `${stateDirectory}/${id}`;
-    const file = new OwnedFd(
-      direct.openat(AT_FDCWD, path, O.O_RDWR | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC, 0o600),
-    );
+    const flags = O.O_RDWR | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
+    const fd = tolerate(["EEXIST"], "openat", AT_FDCWD, path, flags, 0o600);
+    if (fd < 0) return undefined;
+    const file = new OwnedFd(fd);
     // Between the two calls a sweep may have taken the lock and removed the file: then once more.
     if (!tryLock(file.fd, "exclusive") || !hasName(file.fd)) {
       file[Symbol.dispose]();
@@ -72,6 +72,14 @@ export function claim(stateDirectory: string): Claim {
         file[Symbol.dispose]();
       },
     };
+  }
+}
+
+/** The same for a new id. */
+export function claim(stateDirectory: string): Claim {
+  for (;;) {
+    const claimed = claimId(stateDirectory, newId());
+    if (claimed !== undefined) return claimed;
   }
 }
 

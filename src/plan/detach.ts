@@ -7,8 +7,8 @@ import type { Label, LogPlan, Recorder, Slot } from "../../ffi/plan.ts";
 import { type Pair, socketPair } from "./sync.ts";
 
 export interface Detached {
-  /** What the caller prints. */
-  readonly id: string;
+  /** What the caller prints, a line. */
+  readonly says: string;
   /** The file that the container's output goes to. */
   readonly log: string;
   /** The descriptors that the supervisor keeps of what this process was started with: from one number to another. */
@@ -32,7 +32,7 @@ export interface Streams {
 
 /** From here on the steps are the supervisor's, in a session of its own, with nothing of the caller's but its streams. */
 export function leaveCaller(p: Recorder, detached: Detached, code: Slot): void {
-  const { id, keeps } = detached;
+  const { says, keeps } = detached;
   p.field("--detach");
   const [its, own] = socketPair(p, "caller");
   const supervisor = p.newLabel("supervisor");
@@ -45,7 +45,7 @@ export function leaveCaller(p: Recorder, detached: Detached, code: Slot): void {
   p.sys.close(own);
   const got = p.sys.read(its, p.memory("started", 8), 1);
   p.branch(got, "<", 1, refused);
-  p.carryOn("EPIPE").write(1, `${id}\n`, id.length + 1);
+  p.carryOn("EPIPE").write(1, `${says}\n`, Buffer.byteLength(says) + 1);
   p.add({ op: "exit", code: 0 });
   p.place(failed);
   // Hearing of nobody, the supervisor takes back what it has made.

@@ -206,9 +206,8 @@ export function updateRecord(root: string, record: StateRecord): void {
   direct.renameat2(AT_FDCWD, `${directory}/.state.json`, AT_FDCWD, `${directory}/state.json`, 0);
 }
 
-/** Takes an id: its directory, its lock and its record, before anything else of it exists. */
-export function claimContainer(root: string, record: StateRecord, config: string): OwnedFd {
-  const directory = stateDirectory(root, record.id);
+/** Makes a container's directory with its lock. @throws OciboxError IN_USE where there is one */
+function lockNew(root: string, directory: string): OwnedFd | undefined {
   let made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
   if (made === -errnoOf("ENOENT")) {
     makeDirectories(root);
@@ -216,8 +215,22 @@ export function claimContainer(root: string, record: StateRecord, config: string
   }
   if (made === -errnoOf("EEXIST")) throw new OciboxError("IN_USE", "container with given ID already exists");
   if (made < 0) throw new SyscallError("mkdirat", [AT_FDCWD, directory, 0o700], -made);
-  const lock = lockFile(`${directory}/lock`, "exclusive");
-  if (lock === undefined) throw new OciboxError("IN_USE", "container with given ID already exists");
+  try {
+    const lock = lockFile(`${directory}/lock`, "exclusive");
+    if (lock !== undefined) return lock;
+  } catch (error) {
+    // Empty for a moment, it was taken for what somebody has left.
+    if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+  throw new OciboxError("IN_USE", "container with given ID already exists");
+}
+
+/** Takes an id: its directory, its lock and its record, before anything else of it exists. */
+export function claimContainer(root: string, record: StateRecord, config: string): OwnedFd {
+  const directory = stateDirectory(root, record.id);
+  let lock = lockNew(root, directory);
+  while (lock === undefined) lock = lockNew(root, directory);
   writeNew(`${directory}/config.json`, config, 0o600);
   writeNew(`${directory}/state.json`, JSON.stringify(record), 0o600);
   return lock;

@@ -90,8 +90,28 @@ const rare: Partial<RunOptions> = {
     oomScoreAdj: "-5",
     shmSize: "1m",
     devices: [
-      { path: "/dev/x", type: "c", major: 10, minor: 200, fileMode: 0o660, uid: 0, gid: 5, access: "rw" },
-      { path: "/dev/disk", type: "b", major: 7, minor: 0, fileMode: 0o660, uid: 0, gid: 6, access: "r" },
+      {
+        source: "/dev/y",
+        path: "/dev/x",
+        type: "c",
+        major: 10,
+        minor: 200,
+        fileMode: 0o660,
+        uid: 0,
+        gid: 5,
+        access: "rw",
+      },
+      {
+        source: "/dev/z",
+        path: "/dev/disk",
+        type: "b",
+        major: 7,
+        minor: 0,
+        fileMode: 0o660,
+        uid: 0,
+        gid: 6,
+        access: "r",
+      },
     ],
     deviceRules: ["c 1:* rwm", "a *:* m"],
   },
@@ -182,6 +202,16 @@ describe("config.json", () => {
     ]);
     const shm = spec.mounts?.find(({ destination }) => destination === "/dev/shm");
     expect(shm?.options).toContain("size=1024k");
+  });
+
+  test("--device where devices cannot be made: the host's are bound", () => {
+    const spec = createSpec({ ...input(rare), facts: { ...facts, userNamespace: true } });
+    expect(spec.linux?.devices).toBeUndefined();
+    const bound = spec.mounts?.filter(({ source }) => source === "/dev/y" || source === "/dev/z");
+    expect(bound).toEqual([
+      { destination: "/dev/x", type: "bind", source: "/dev/y", options: ["bind", "nosuid", "noexec"] },
+      { destination: "/dev/disk", type: "bind", source: "/dev/z", options: ["bind", "nosuid", "noexec", "ro"] },
+    ]);
   });
 
   test("--privileged: no masks, nothing read-only, every device; what the host has in common", () => {

@@ -203,6 +203,31 @@ describe("run -d", () => {
   });
 });
 
+describe("cp", () => {
+  test("out of a container, while it runs and when it has ended; not into one", async () => {
+    const target = join(box.dir, "copied");
+    mkdirSync(target);
+    await left(
+      ["alpine", "sh", "-c", "mkdir /d; echo new > /d/file; rm /bin/cat; echo up; exec sleep 1000"],
+      async () => {
+        expect(await until(async () => (await call("logs", "one")).out === "up\n")).toBe(true);
+        expect(await out("cp", "one:/d/file", target)).toBe("");
+        expect(readFileSync(join(target, "file"), "utf8")).toBe("new\n");
+        const gone = await call("cp", "one:/bin/cat", target);
+        expect([gone.code, gone.err]).toEqual([
+          125,
+          expect.stringContaining('there is no "/bin/cat" in the container'),
+        ]);
+        const [container = ""] = (await out("ps", "-q")).split("\n");
+        expect(await out("stop", "-t", "0", "one")).toBe("one\n");
+        expect(await out("cp", `${container}:/d`, target)).toBe("");
+        expect(readFileSync(join(target, "d/file"), "utf8")).toBe("new\n");
+        expect((await call("cp", join(target, "file"), "one:/d")).err).toContain("into a container is not there yet");
+      },
+    );
+  });
+});
+
 describe("logs", () => {
   test("byte for byte: long lines, no line's end, bytes that are no text", async () => {
     const script =
@@ -266,5 +291,77 @@ describe("logs", () => {
     expect([ended.err, ended.code]).toEqual(["", 0]);
     expect(ended.out).toMatch(/^9\nExited( \(9\))? .*\n1\n2\nfull\n$/);
     expect(existsSync(join(small, "root"))).toBe(false);
+  });
+});
+
+describe("start", () => {
+  const script = "echo again >> /made; cat /made; [ $(wc -l < /made) -lt 3 ]";
+
+  for (const kind of ["overlay", "erofs", "copy"])
+    test(`a container that has ended, its layers kept as ${kind}: what it has changed is there`, async () => {
+      const ocibox = (...words: string[]): Promise<Ended> => call("--snapshotter", kind, ...words);
+      expect((await ocibox("run", "-d", "--name", "one", "alpine", "sh", "-c", script)).code).toBe(0);
+      try {
+        expect(await out("wait", "one")).toBe("0\n");
+        expect(await ocibox("start", "one")).toEqual({ out: "one\n", err: "", code: 0 });
+        expect(await out("wait", "one")).toBe("0\n");
+        expect(await out("logs", "one")).toBe("again\nagain\nagain\n");
+        // Attached, its output and its exit code are the caller's.
+        expect(await ocibox("start", "-a", "one")).toEqual({ out: "again\nagain\nagain\n", err: "", code: 1 });
+        expect(await out("logs", "-n", "1", "one")).toBe("again\n");
+        expect(await out("ps", "-a", "--format", "{{.Status}}")).toMatch(/^Exited \(1\) /);
+      } finally {
+        await call("rm", "-f", "one");
+      }
+    });
+
+  test("one that create has made, with --rm as well", async () => {
+    for (const flags of [[], ["--rm"]]) {
+      expect(await out("create", "--name", "one", ...flags, "alpine", "sh", "-c", "echo made; exit 2")).toMatch(id);
+      try {
+        expect(await out("ps", "-a", "--format", "{{.Names}} {{.State}} {{.Status}}")).toBe("one created Created\n");
+        expect(await out("ps", "-q")).toBe("");
+        expect(await call("start", "-a", "one")).toEqual({ out: "made\n", err: "", code: 2 });
+        expect(await out("ps", "-aq")).toMatch(flags.length === 0 ? /^[0-9a-f]{12}\n$/ : /^$/);
+      } finally {
+        await call("rm", "-f", "one");
+      }
+    }
+    expect((await call("create", "-d", "alpine")).err).toContain('create has no flag "-d"');
+  });
+
+  test("one of run in the foreground, with its init, its terminal and its user", async () => {
+    const flags = ["--name", "one", "--init", "-t", "-u", "1234", "-w", "/tmp", "-e", "A=b"];
+    const first = await box.ocibox(["run", ...flags, "alpine", "sh", "-c", "id -u; pwd; echo $A $$; tty"]);
+    try {
+      expect([first.out, first.code]).toEqual(["1234\r\n/tmp\r\nb 2\r\n/dev/pts/0\r\n", 0]);
+      expect((await call("start", "one")).out).toBe("one\n");
+      expect(await out("wait", "one")).toBe("0\n");
+      expect(await out("logs", "one")).toBe(first.out);
+    } finally {
+      await call("rm", "-f", "one");
+    }
+  });
+
+  test("refused: what runs, what is not there; a step that fails leaves the container as it was", async () => {
+    await left(["alpine", "sleep", "1000"], async () => {
+      const running = await call("start", "one");
+      expect([running.code, running.err]).toEqual([125, 'ocibox: the container "one" is running already\n']);
+      expect((await call("start", "two")).err).toContain('there is no container "two"');
+      expect(await out("stop", "-t", "0", "one")).toBe("one\n");
+      const steps = (await out("start", "--explain", "one")).split("\n").length;
+      expect(steps).toBeGreaterThan(300);
+      const before = inventory();
+      let failed = 0;
+      for (let step = 0; step < steps; step += 5) {
+        const ended = await call("start", "--inject", `${step}=EIO`, "one");
+        if (ended.code !== 0) failed++;
+        else expect((await call("stop", "-t", "0", "one")).code).toBe(0);
+      }
+      expect(failed).toBeGreaterThan(30);
+      expect(await until(() => JSON.stringify(inventory()) === JSON.stringify(before))).toBe(true);
+      expect(await out("start", "one")).toBe("one\n");
+      expect(await out("exec", "one", "echo", "here")).toBe("here\n");
+    });
   });
 });

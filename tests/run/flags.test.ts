@@ -76,11 +76,12 @@ describe("who the command is", () => {
 
   test("--ipc host, --uts host, --cgroupns host", async () => {
     const kinds = ["ipc", "uts", "cgroup"];
-    const script = `hostname; for each in ${kinds.join(" ")}; do readlink /proc/1/ns/$each; done`;
+    const script = `hostname; echo $HOSTNAME; for each in ${kinds.join(" ")}; do readlink /proc/1/ns/$each; done`;
     const own = kinds.map((kind) => readlinkSync(`/proc/self/ns/${kind}`));
     expect(await sh(["--ipc", "host", "--uts", "host", "--cgroupns", "host"], script)).toBe(
-      `${[hostname(), ...own].join("\n")}\n`,
+      `${[hostname(), hostname(), ...own].join("\n")}\n`,
     );
+    expect((await refused("--uts", "host", "-h", "other")).err).toContain("cannot both be had");
     const apart = (await sh(["--ipc", "private"], script)).split("\n");
     for (const link of own) expect(apart).not.toContain(link);
   });

@@ -259,6 +259,32 @@ for (const [title, ranges] of [
       expect((await exec("two", "true")).err).toBe('ocibox: there is no container "two"; see: ocibox ps -a\n');
     });
 
+    test("rarer flags: a device that is bound, shared memory, groups where there are ids for them", async () => {
+      const sh = (flags: readonly string[], script: string): Promise<Ended> =>
+        somebody.ocibox(["run", "--rm", "-q", ...flags, "alpine", "sh", "-c", script]);
+      const flags = [
+        "--device",
+        "/dev/zero:/dev/other",
+        "--shm-size",
+        "1m",
+        "--umask",
+        "077",
+        "--sysctl",
+        "kernel.msgmax=99",
+      ];
+      const script = "head -c 3 /dev/other | wc -c; umask; cat /proc/sys/kernel/msgmax; df -k /dev/shm | grep -c 1024";
+      expect(await sh(flags, script)).toEqual({ out: "3\n0077\n99\n1\n", err: "", code: 0 });
+      const groups = await sh(["--group-add", "5"], "id -G");
+      expect([groups.out, groups.code]).toEqual(ranges ? ["0 5\n", 0] : ["", 125]);
+      expect(
+        await sh(["--privileged"], "grep -c Seccomp:.0 /proc/self/status; [ -c /dev/zero ] && echo there"),
+      ).toEqual({
+        out: "1\nthere\n",
+        err: "",
+        code: 0,
+      });
+    });
+
     test("left to itself: its log, its exit code, and by whose id it is looked after", async () => {
       const call = (...words: string[]): Promise<Ended> => somebody.ocibox(words);
       const script = "echo up; echo err >&2; trap 'exit 3' TERM; while :; do sleep 0.05; done";

@@ -1,0 +1,87 @@
+/** A container that was made, or has ended, is started: its tree as it is, by its own config.json. */
+import { encodePlan, type Fault } from "../../ffi/encode.ts";
+import { readText } from "../../ffi/files.ts";
+import { execInit } from "../../ffi/launch.ts";
+import type { Step } from "../../ffi/plan.ts";
+import { OciboxError } from "../errors.ts";
+import { compile } from "../plan/compile.ts";
+import { prepareTree } from "../rootfs/prepare.ts";
+import { hostFacts } from "../runtime/host.ts";
+import { decodeSpec } from "../spec/runtime-decode.ts";
+import type { Store } from "../store/store.ts";
+import { contextFor } from "./from-image.ts";
+import { type ContainerStatus, containerDirectory, forgetExit } from "./record.ts";
+import { claimId, inheritAs, inherited } from "./state.ts";
+
+const mostConfig = 16 << 20;
+
+export interface StartOptions {
+  /** In the foreground, with the caller's streams. */
+  readonly attach: boolean;
+  /** What is printed where it is left to itself. */
+  readonly says: string;
+  readonly explain: ((steps: readonly Step[]) => void) | undefined;
+  readonly fault: Fault | undefined;
+}
+
+function alreadyRuns({ name }: ContainerStatus): OciboxError {
+  return new OciboxError("IN_USE", `the container "${name}" is running already`);
+}
+
+/** The tree, mounted for nobody yet, by the number that a plan knows it by. */
+function mountTree(store: Store, container: ContainerStatus, undo: DisposableStack): number {
+  const { snapshotter: kind, layers, name } = container;
+  using lock = store.lockShared();
+  void lock;
+  if (kind !== "copy" && !store.isUnpacked(kind, layers))
+    throw new OciboxError("STORE", `the layers of the container "${name}" are not there any more`, {
+      hint: `pull its image again: ocibox pull ${container.image}`,
+    });
+  const directory = containerDirectory(store.root, container.id);
+  using mounted = prepareTree(
+    {
+      kind,
+      // Of a copy it is all in the container's own directory.
+      layers: kind === "copy" ? [] : store.layerPaths(kind, layers),
+      upper: `${directory}/upper`,
+      work: `${directory}/work`,
+      volatile: false,
+    },
+    `${directory}/work`,
+  );
+  return undo.use(inheritAs(mounted.fd, inherited.rootfs)).fd;
+}
+
+/**
+ * Starts a container. Does not return: init takes over this process. Returns only where the plan was to be printed.
+ * @throws OciboxError; the container is as it was then
+ */
+export function startContainer(store: Store, state: string, container: ContainerStatus, options: StartOptions): number {
+  const { id, name } = container;
+  const { root } = store;
+  using claimed = container.running ? undefined : claimId(state, id);
+  if (claimed === undefined) throw alreadyRuns(container);
+  const config = readText(`${containerDirectory(root, id)}/config.json`, mostConfig);
+  if (config === undefined) throw new OciboxError("STORE", `the container "${name}" has lost its config.json`);
+  const spec = decodeSpec(config);
+  using undo = new DisposableStack();
+  const { attach, says } = options;
+  const request = {
+    root,
+    name,
+    interactive: container.interactive === true,
+    detach: !attach,
+    init: container.init === true,
+    autoRemove: container.autoRemove,
+  };
+  const context = contextFor(request, claimed, spec, mountTree(store, container, undo), says);
+  const plan = compile(spec, hostFacts(), context);
+  if (options.explain !== undefined) {
+    options.explain(plan.steps);
+    return 0;
+  }
+  const image = encodePlan(plan.steps, { fault: options.fault });
+  claimed.inherit();
+  forgetExit(root, id);
+  execInit(image);
+}
