@@ -41,10 +41,19 @@ export function command(globals: Globals): Command {
       const seconds = time === undefined ? undefined : secondsOf(time);
       const asked = given.text("signal");
       const { root, state } = places(globals);
-      for (const word of given.words) {
-        const found = findContainer(root, state, word);
-        using process = Signalled.of(root, found);
-        process?.stop(parseSignal(asked ?? found.stopSignal ?? "TERM"), seconds ?? found.stopTimeout ?? 10);
+      const all = given.words.map((word) => ({ word, found: findContainer(root, state, word) }));
+      using owned = new DisposableStack();
+      // All are asked before the first is waited for.
+      const stopped = all.map((each) => {
+        const process = Signalled.of(root, each.found);
+        if (process !== undefined) owned.use(process);
+        process?.send(parseSignal(asked ?? each.found.stopSignal ?? "TERM"));
+        return { ...each, process };
+      });
+      const from = performance.now();
+      for (const { word, found, process } of stopped) {
+        const within = seconds ?? found.stopTimeout ?? 10;
+        process?.end(Math.max(0, within - (performance.now() - from) / 1000));
         await untilLeft(state, found.id, 10_000);
         print(word);
       }

@@ -20,9 +20,8 @@ export class Signalled implements Disposable {
     tolerate(["ESRCH"], "pidfd_send_signal", this.process.fd, signal, null, 0);
   }
 
-  /** Asks it to end, and after a while does not ask any more. @throws SyscallError where it may not be signalled */
-  stop(signal: number, seconds: number): void {
-    this.send(signal);
+  /** Waits for its end, and after a while does not wait any more. @throws SyscallError where it may not be signalled */
+  end(seconds: number): void {
     if (untilEnded(this.process, seconds)) return;
     this.send(SIG.SIGKILL);
     untilEnded(this.process, 10);

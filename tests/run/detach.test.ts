@@ -172,6 +172,20 @@ describe("run -d", () => {
     expect((await call("run", "--stop-signal", "NO", "alpine", "true")).err).toContain('unknown signal "NO"');
   });
 
+  test("stop of several: all are asked at once, and each has its own time", async () => {
+    const all = ["slow-1", "slow-2", "slow-3"];
+    try {
+      for (const name of all) expect((await call("run", "-d", "--name", name, "alpine", "sleep", "1000")).code).toBe(0);
+      const from = performance.now();
+      expect(await out("stop", "-t", "1", ...all)).toBe(`${all.join("\n")}\n`);
+      const took = performance.now() - from;
+      expect([took > 900, took < 2500]).toEqual([true, true]);
+      expect(await out("wait", ...all)).toBe("137\n137\n137\n");
+    } finally {
+      await call("rm", "-f", ...all);
+    }
+  });
+
   test("without a name, by a plan that is kept: each its own id, log and exit code", async () => {
     const ids: string[] = [];
     try {
