@@ -1,12 +1,9 @@
-import { findContainer } from "../container/record.ts";
+import { findContainer, killed } from "../container/record.ts";
 import { awaitEnd } from "../container/state.ts";
 import { OciboxError } from "../errors.ts";
 import { type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
-
-/** What is told of a container whose supervisor was killed, and it with it. */
-const killed = 137;
 
 export function command(globals: Globals): Command {
   return {

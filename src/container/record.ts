@@ -67,7 +67,7 @@ function readRecord(root: string, id: ContainerId): ContainerRecord | undefined 
 }
 
 /** What is said of a container whose supervisor was killed, and it with it. */
-const killed = 137;
+export const killed = 137;
 
 function exitFile(root: string, id: ContainerId): string {
   return `${containerDirectory(root, id)}/exit`;

@@ -177,6 +177,16 @@ export function listIds(root: string): string[] {
     .sort();
 }
 
+/** The lock of a container's directory; undefined where that is gone. @throws SyscallError */
+function lockIn(directory: string): OwnedFd | "taken" | undefined {
+  try {
+    return lockFile(`${directory}/lock`, "exclusive") ?? "taken";
+  } catch (error) {
+    if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
 /**
  * Takes the lock of a container's directory, waiting for whoever is at work.
  * @returns undefined where the container has gone meanwhile
@@ -185,13 +195,8 @@ export function listIds(root: string): string[] {
 export function lockContainer(directory: string): OwnedFd | undefined {
   const start = performance.now();
   for (;;) {
-    try {
-      const lock = lockFile(`${directory}/lock`, "exclusive");
-      if (lock !== undefined) return lock;
-    } catch (error) {
-      if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
-      throw error;
-    }
+    const lock = lockIn(directory);
+    if (lock !== "taken") return lock;
     if (performance.now() - start > 10_000)
       throw new OciboxError("IN_USE", `another call has been at work on "${directory}" for 10 seconds`);
     Bun.sleepSync(2);
@@ -206,7 +211,10 @@ export function updateRecord(root: string, record: StateRecord): void {
   direct.renameat2(AT_FDCWD, `${directory}/.state.json`, AT_FDCWD, `${directory}/state.json`, 0);
 }
 
-/** Makes a container's directory with its lock. @throws OciboxError IN_USE where there is one */
+/**
+ * Makes a container's directory with its lock; undefined where, empty for a moment, it was taken for what somebody has
+ * left. @throws OciboxError IN_USE where there is one
+ */
 function lockNew(root: string, directory: string): OwnedFd | undefined {
   let made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
   if (made === -errnoOf("ENOENT")) {
@@ -215,15 +223,9 @@ function lockNew(root: string, directory: string): OwnedFd | undefined {
   }
   if (made === -errnoOf("EEXIST")) throw new OciboxError("IN_USE", "container with given ID already exists");
   if (made < 0) throw new SyscallError("mkdirat", [AT_FDCWD, directory, 0o700], -made);
-  try {
-    const lock = lockFile(`${directory}/lock`, "exclusive");
-    if (lock !== undefined) return lock;
-  } catch (error) {
-    // Empty for a moment, it was taken for what somebody has left.
-    if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
-    throw error;
-  }
-  throw new OciboxError("IN_USE", "container with given ID already exists");
+  const lock = lockIn(directory);
+  if (lock === "taken") throw new OciboxError("IN_USE", "container with given ID already exists");
+  return lock;
 }
 
 /** Takes an id: its directory, its lock and its record, before anything else of it exists. */
