@@ -83,7 +83,8 @@ async function deleteUnit(
 /** What a container without a process leaves, and its last hooks. Its lock is held. */
 function finish(container: Container, sinks: () => ErrorSink[]): number | Promise<number> {
   removeAll(container.record.cgroups);
-  const config = container.record.hooks.includes("poststop") ? container.readConfig() : undefined;
+  // Where it is gone somebody else is forgetting the container, and runs them.
+  const config = container.record.hooks.includes("poststop") ? container.configText() : undefined;
   forgetContainer(container.directory);
   if (config === undefined) return 0;
   return import("./late-hooks.ts").then(({ runLateHooks }) => runLateHooks(container, "poststop", sinks(), config));

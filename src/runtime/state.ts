@@ -140,8 +140,13 @@ export class Container {
     };
   }
 
+  /** config.json as it was given; undefined where the container is being forgotten. */
+  configText(): string | undefined {
+    return readText(`${this.directory}/config.json`, 16 << 20);
+  }
+
   readConfig(): string {
-    const text = readText(`${this.directory}/config.json`, 16 << 20);
+    const text = this.configText();
     if (text !== undefined) return text;
     throw new OciboxError("STORE", `the state of the container "${this.id}" has lost its config.json`);
   }
@@ -257,17 +262,21 @@ export function rootPlace(directory: string): string {
 /** Under the root lies what directories are masked with. */
 export const mountsOnPlace = 2;
 
-/** Forgets a container. What it is known by goes last. */
+/** Another that is about to forget it, too, makes its lock anew in between. */
+const mostTries = 20;
+
+/** Forgets a container. What it is known by goes last. @throws SyscallError where something in it is nobody's */
 export function forgetContainer(directory: string): void {
-  for (const name of files) attempt("unlinkat", AT_FDCWD, `${directory}/${name}`, 0);
-  // Whoever else forgets it may have been quicker.
-  const gone = (result: number): boolean => result >= 0 || result === -errnoOf("ENOENT");
-  if (gone(attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR))) return;
   const place = rootPlace(directory);
-  for (let each = 0; each < mountsOnPlace; each++) attempt("umount2", place, MNT.MNT_DETACH | MNT.UMOUNT_NOFOLLOW);
-  attempt("unlinkat", AT_FDCWD, place, AT.AT_REMOVEDIR);
-  const removed = attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
-  if (!gone(removed)) throw new SyscallError("unlinkat", [AT_FDCWD, directory, AT.AT_REMOVEDIR], -removed);
+  for (let tries = 0; ; tries++) {
+    for (const name of files) attempt("unlinkat", AT_FDCWD, `${directory}/${name}`, 0);
+    const removed = attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
+    // Whoever else forgets it may have been quicker.
+    if (removed >= 0 || removed === -errnoOf("ENOENT")) return;
+    if (tries === mostTries) throw new SyscallError("unlinkat", [AT_FDCWD, directory, AT.AT_REMOVEDIR], -removed);
+    for (let each = 0; each < mountsOnPlace; each++) attempt("umount2", place, MNT.MNT_DETACH | MNT.UMOUNT_NOFOLLOW);
+    attempt("unlinkat", AT_FDCWD, place, AT.AT_REMOVEDIR);
+  }
 }
 
 /** Names of the files, for the plan that forgets a container by itself. */
