@@ -70,9 +70,8 @@ function bytesAddress(bytes: Uint8Array): number {
 function vectorAddress(items: readonly string[]): number {
   const room = reserve((items.length + 1) * 8);
   const view = new DataView(room.bytes.buffer);
-  items.forEach((item, index) => {
-    view.setBigUint64(room.at + index * 8, BigInt(textAddress(item)), true);
-  });
+  for (let index = 0; index < items.length; index++)
+    view.setBigUint64(room.at + index * 8, BigInt(textAddress(items[index] as string)), true);
   view.setBigUint64(room.at + items.length * 8, 0n, true);
   return room.address;
 }
@@ -163,7 +162,8 @@ export function tolerate<N extends CallName>(
   ...args: Parameters<Sys<number>[N]>
 ): number {
   const result = make(name, args);
-  if (result >= 0 || errnos.some((each) => errnoOf(each) === -result)) return result;
+  if (result >= 0) return result;
+  for (const each of errnos) if (errnoOf(each) === -result) return result;
   throw new SyscallError(name, args, -result);
 }
 

@@ -1,5 +1,5 @@
 /** Small files of ocibox's own, through system calls alone: node:fs costs a millisecond at start. */
-import { AT_FDCWD, O } from "./constants.ts";
+import { AT, AT_FDCWD, O } from "./constants.ts";
 import { attempt, direct, tolerate } from "./direct.ts";
 import { errnoOf } from "./errno.ts";
 import { OwnedFd } from "./fd.ts";
@@ -67,6 +67,18 @@ export function readText(path: string, most = 1 << 20): string | undefined {
   using file = new OwnedFd(fd);
   const bytes = readRest(file.fd, most);
   return bytes && decoder.decode(bytes);
+}
+
+/** Whether there is something by this path that this process can see. */
+export function isThere(path: string): boolean {
+  return attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
+}
+
+const W_OK = 2;
+
+/** Whether this process may write to it, by its real ids; faccessat2(2). A link is not followed. */
+export function isWritable(path: string): boolean {
+  return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
 }
 
 /** The names in a directory, none where it is not there. */

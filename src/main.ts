@@ -203,8 +203,8 @@ async function main(argv: readonly string[]): Promise<number> {
       "remove the bit with chmod u-s,g-s and run it as root or as yourself",
     );
   const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
-  if (ociEnds.some((end) => called.endsWith(end)))
-    return (await import("./cli/oci/call.ts")).callOci(called, argv, OCIBOX_VERSION);
+  for (const end of ociEnds)
+    if (called.endsWith(end)) return (await import("./cli/oci/call.ts")).callOci(called, argv, OCIBOX_VERSION);
   const [first] = argv;
   if (first === "--version" || first === "-v" || first === "-V") {
     console.log(`ocibox version ${OCIBOX_VERSION}`);

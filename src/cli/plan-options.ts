@@ -31,6 +31,11 @@ export async function explainerIf(asked: boolean): Promise<((steps: readonly Ste
   return (steps) => print(explain(steps).replace(/\n$/, ""));
 }
 
+/** The same for whoever should not wait where it is not asked for. */
+export async function printPlan(steps: readonly Step[]): Promise<void> {
+  (await explainerIf(true))?.(steps);
+}
+
 /** @throws OciboxError USAGE for -i and -t where stdin is no terminal */
 export function checkTerminal(interactive: boolean, tty: boolean): void {
   if (interactive && tty && !isTerminal(0))

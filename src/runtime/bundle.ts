@@ -6,7 +6,7 @@ import { namesIn, readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
 import type { CopyUpEntry } from "../plan/devices.ts";
-import type { Spec } from "../spec/runtime.ts";
+import type { NamespaceType, Spec } from "../spec/runtime.ts";
 import { readInRoot } from "./read-in-root.ts";
 
 const mostConfig = 16 << 20;
@@ -37,19 +37,15 @@ function kindOf(path: string): "directory" | "file" | undefined {
   return (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR ? "directory" : "file";
 }
 
-/**
- * @param config its config.json
- * @param decode how that is read
- * @throws OciboxError naming the path, or the field of config.json
- */
-export async function loadBundle(
-  directory: string,
-  config: string,
-  decode: (text: string) => Promise<Spec>,
-): Promise<Bundle> {
+/** @param config the file @throws OciboxError naming it */
+export function readConfig(config: string): string {
   const text = readText(config, mostConfig);
   if (text === undefined) throw new OciboxError("NOT_FOUND", `JSON specification file ${config} not found`);
-  const spec = await decode(text);
+  return text;
+}
+
+/** @param text its config.json, and what it says @throws OciboxError naming the path, or the field of config.json */
+export function bundleOf(directory: string, text: string, spec: Spec): Bundle {
   const path = spec.root?.path ?? "";
   if (path === "") throw new OciboxError("INVALID", "root.path is empty");
   const rootfs = absolutePath(path, directory);
@@ -59,13 +55,12 @@ export async function loadBundle(
 }
 
 /** What each bind's source is; the plan cannot look. One that is not there is told by the kernel when it is mounted. */
-export function sourceKinds(spec: Spec): Map<string, "directory" | "file"> {
-  const kinds = new Map<string, "directory" | "file">();
-  for (const mount of spec.mounts ?? []) {
-    const binds = mount.type === "bind" || mount.options?.some((each) => each === "bind" || each === "rbind") === true;
-    if (!binds || mount.source === undefined) continue;
-    const kind = kindOf(mount.source);
-    if (kind !== undefined) kinds.set(mount.source, kind);
+export function sourceKinds({ mounts = [] }: Spec): (readonly [path: string, kind: "directory" | "file"])[] {
+  const kinds: (readonly [path: string, kind: "directory" | "file"])[] = [];
+  for (const { type, source, options = [] } of mounts) {
+    const binds = type === "bind" || options.includes("bind") || options.includes("rbind");
+    const kind = binds && source !== undefined ? kindOf(source) : undefined;
+    if (kind !== undefined) kinds.push([source as string, kind]);
   }
   return kinds;
 }
@@ -99,8 +94,11 @@ function entriesBelow(root: string, relative: string, found: CopyUpEntry[]): voi
 }
 
 /** What tmpcopyup finds, for the plan to copy. */
-export function copyUps(spec: Spec, rootfs: string): Map<string, readonly CopyUpEntry[]> {
-  const found = new Map<string, readonly CopyUpEntry[]>();
+export function copyUps(
+  spec: Spec,
+  rootfs: string,
+): (readonly [destination: string, entries: readonly CopyUpEntry[]])[] {
+  const found: (readonly [string, readonly CopyUpEntry[]])[] = [];
   for (const mount of spec.mounts ?? []) {
     if (mount.type !== "tmpfs" || mount.options?.includes("tmpcopyup") !== true) continue;
     using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
@@ -110,7 +108,7 @@ export function copyUps(spec: Spec, rootfs: string): Map<string, readonly CopyUp
     using directory = place;
     const entries: CopyUpEntry[] = [];
     entriesBelow(`/proc/self/fd/${directory.fd}`, "", entries);
-    found.set(mount.destination, entries);
+    found.push([mount.destination, entries]);
   }
   return found;
 }
@@ -123,18 +121,27 @@ function openInRoot(root: number, path: string): OwnedFd | undefined {
 
 /** Of what is given twice, the last: which of them a program would see is up to its library. */
 function lastOfEach(env: readonly string[]): string[] {
-  const last = new Map<string, string>();
-  for (const each of env) {
+  const names = new Set<string>();
+  const last: string[] = [];
+  for (let at = env.length - 1; at >= 0; at--) {
+    const each = env[at] as string;
     const name = each.slice(0, Math.max(each.indexOf("="), 0)) || each;
-    last.delete(name);
-    last.set(name, each);
+    if (names.has(name)) continue;
+    names.add(name);
+    last.push(each);
   }
-  return [...last.values()];
+  return last.reverse();
+}
+
+/** Whether the configuration names a namespace of a kind, a new one or by a path. */
+export function hasNamespace(spec: Spec, kind: NamespaceType): boolean {
+  for (const { type } of spec.linux?.namespaces ?? []) if (type === kind) return true;
+  return false;
 }
 
 /** Whether the container has a mount namespace that is not the runtime's. */
 export function hasOwnMounts(spec: Spec): boolean {
-  return (spec.linux?.namespaces ?? []).some(({ type }) => type === "mount");
+  return hasNamespace(spec, "mount");
 }
 
 /**
@@ -144,9 +151,14 @@ export function hasOwnMounts(spec: Spec): boolean {
 export function withHome(spec: Spec, rootfs: string): Spec {
   const { process } = spec;
   if (process === undefined) return spec;
-  const given = lastOfEach(process.env ?? []);
-  const env = given.filter((each) => each !== "HOME=");
-  if (!env.some((each) => each.startsWith("HOME="))) {
+  const env: string[] = [];
+  let hasHome = false;
+  for (const each of lastOfEach(process.env ?? [])) {
+    if (each === "HOME=") continue;
+    if (each.startsWith("HOME=")) hasHome = true;
+    env.push(each);
+  }
+  if (!hasHome) {
     using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
     env.push(`HOME=${homeOf(root.fd, process.user.uid)}`);
   }

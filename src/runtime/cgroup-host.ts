@@ -1,20 +1,9 @@
 /** Which hierarchies of cgroups this host has, and where ocibox is in them: cgroups(7), proc_pid_cgroup(5). */
-import { AT, AT_FDCWD } from "../../ffi/constants.ts";
-import { attempt } from "../../ffi/direct.ts";
-import { readText } from "../../ffi/files.ts";
+import { isThere, isWritable, readText } from "../../ffi/files.ts";
 import { type CgroupHost, cgroupIn, directoryOf, type Hierarchy } from "../plan/cgroups/paths.ts";
 import type { HostFacts } from "../plan/facts.ts";
 
 const mountPoint = "/sys/fs/cgroup";
-const W_OK = 2;
-
-function exists(path: string): boolean {
-  return attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
-}
-
-function writable(path: string): boolean {
-  return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
-}
 
 /** /proc/PID/cgroup: the path by the hierarchy's name. */
 export function cgroupsOfProcess(pid: number | "self"): Map<string, string> {
@@ -30,7 +19,7 @@ export function cgroupsOfProcess(pid: number | "self"): Map<string, string> {
 function placeOf(name: string, known: readonly string[]): string | undefined {
   const short = name.replace(/^name=/, "");
   for (const each of [short, ...short.split(",")])
-    if (known.includes(each) || exists(`${mountPoint}/${each}/tasks`)) return `${mountPoint}/${each}`;
+    if (known.includes(each) || isThere(`${mountPoint}/${each}/tasks`)) return `${mountPoint}/${each}`;
   return undefined;
 }
 
@@ -47,15 +36,15 @@ export function cgroupHost(found: HostFacts["cgroup"]): CgroupHost {
       hierarchies: [hierarchy],
       controllers: found.controllers,
       delegate: readText("/sys/kernel/cgroup/delegate")?.trim().split("\n"),
-      writable: writable(beside.slice(0, beside.lastIndexOf("/"))),
+      writable: isWritable(beside.slice(0, beside.lastIndexOf("/"))),
     };
   }
-  const hasUnified = mode === "hybrid" || (mode === "none" && exists(`${mountPoint}/unified/cgroup.procs`));
+  const hasUnified = mode === "hybrid" || (mode === "none" && isThere(`${mountPoint}/unified/cgroup.procs`));
   for (const [name, path] of own) {
     const unified = hasUnified ? `${mountPoint}/unified` : undefined;
     const mount = name === "" ? unified : placeOf(name, found.controllers);
     if (mount !== undefined) hierarchies.push({ name, mount, own: path });
   }
   const [first] = hierarchies;
-  return { mode, hierarchies, controllers: [], writable: first !== undefined && writable(first.mount + first.own) };
+  return { mode, hierarchies, controllers: [], writable: first !== undefined && isWritable(first.mount + first.own) };
 }

@@ -33,7 +33,8 @@ function cgroupTree(directory: string): string[] {
 
 /** The hierarchy by which processes are found: the one of v2, or any of v1. */
 function main({ directories }: Cgroups): string | undefined {
-  return directories.find((each) => each.includes("/pids/")) ?? directories[0];
+  for (const each of directories) if (each.includes("/pids/")) return each;
+  return directories[0];
 }
 
 export function processesIn(cgroups: Cgroups): number[] {
@@ -66,7 +67,9 @@ export function checkUnused(cgroups: Cgroups): void {
 }
 
 function freezerOf({ mode, directories }: Cgroups): string | undefined {
-  return mode === "v2" ? directories[0] : directories.find((each) => each.startsWith("/sys/fs/cgroup/freezer/"));
+  if (mode === "v2") return directories[0];
+  for (const each of directories) if (each.startsWith("/sys/fs/cgroup/freezer/")) return each;
+  return undefined;
 }
 
 /** Stops or continues everything in a container. @throws OciboxError HOST where this machine has no freezer */

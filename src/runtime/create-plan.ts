@@ -2,7 +2,8 @@
 import { AT, AT_FDCWD, MNT } from "../../ffi/constants.ts";
 import { encodePart, encodePlan, type Fault } from "../../ffi/encode.ts";
 import type { Recorder, Step } from "../../ffi/plan.ts";
-import type { CgroupPlan } from "../plan/cgroups/plan.ts";
+import type { CgroupHost } from "../plan/cgroups/paths.ts";
+import { type CgroupChoice, type CgroupPlan, planOciCgroups } from "../plan/cgroups/plan.ts";
 import { compile, compileSetUp } from "../plan/compile.ts";
 import type { OciContext, PlanContext } from "../plan/context.ts";
 import type { CopyUpEntry } from "../plan/devices.ts";
@@ -35,13 +36,18 @@ export interface Inputs extends PlanInputs {
   readonly rootfs: string;
   readonly sources: readonly (readonly [path: string, kind: "directory" | "file"])[];
   readonly copyUp: readonly (readonly [path: string, entries: readonly CopyUpEntry[]])[];
-  readonly cgroups: CgroupPlan;
+  readonly cgroups: { readonly host: CgroupHost; readonly choice: CgroupChoice };
   readonly state: StateOf;
   readonly oci: Omit<OciContext, "state" | "copyUp">;
   readonly netDevices: readonly NetDevice[];
 }
 
-function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevices }: Inputs): PlanContext {
+function cgroupsOf({ spec, cgroups }: Inputs): CgroupPlan {
+  return planOciCgroups(spec, cgroups.host, cgroups.choice);
+}
+
+function contextOf(inputs: Inputs): PlanContext {
+  const { spec, rootfs, sources, copyUp, state, oci, netDevices } = inputs;
   const ownMounts = hasOwnMounts(spec);
   return {
     rootfs,
@@ -52,7 +58,7 @@ function contextOf({ spec, rootfs, sources, copyUp, cgroups, state, oci, netDevi
     init: false,
     sources: new Map(sources),
     oci: { ...oci, state: (status) => stateText(state, status), copyUp: new Map(copyUp) },
-    cgroups,
+    cgroups: cgroupsOf(inputs),
     cleanup(p, _code, note) {
       forgetSteps(p, oci.directory, ownMounts, note);
     },
@@ -75,7 +81,14 @@ export function imageOfSteps(steps: readonly Step[], fault: Fault | undefined): 
   return encodePlan(steps, { fault });
 }
 
-export const compiler: PlanCompiler<Inputs> = {
+/** What a container's record has of its cgroups. */
+export type Derived = Pick<CgroupPlan, "mode" | "directories">;
+
+export const compiler: PlanCompiler<Inputs, Derived> = {
+  derive(inputs) {
+    const { mode, directories } = cgroupsOf(inputs);
+    return { mode, directories };
+  },
   whole(inputs) {
     checkSpec(inputs.spec);
     return encodePlan(compileInputs(inputs));

@@ -5,17 +5,25 @@ import type { Fault } from "../../ffi/encode.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { effectiveUid } from "../../ffi/user.ts";
-import { type SystemdUnit, systemdUnit } from "../plan/cgroups/paths.ts";
-import { type CgroupPlan, planOciCgroups } from "../plan/cgroups/plan.ts";
+import { type CgroupHost, type SystemdUnit, systemdUnit } from "../plan/cgroups/paths.ts";
+import type { CgroupChoice } from "../plan/cgroups/plan.ts";
 import type { ErrorSink, OciContext } from "../plan/context.ts";
 import type { HostFacts } from "../plan/facts.ts";
-import type { NetDevice } from "../plan/net-devices.ts";
 import type { Spec } from "../spec/runtime.ts";
-import { parseSpec } from "../spec/runtime-parse.ts";
-import { type Bundle, copyUps, hasOwnMounts, loadBundle, sourceKinds, withHome } from "./bundle.ts";
+import { parsePlain } from "../spec/runtime-parse.ts";
+import {
+  type Bundle,
+  bundleOf,
+  copyUps,
+  hasNamespace,
+  hasOwnMounts,
+  readConfig,
+  sourceKinds,
+  withHome,
+} from "./bundle.ts";
 import { cgroupHost } from "./cgroup-host.ts";
 import { checkUnused, writeCgroupFile } from "./cgroups.ts";
-import type { Inputs } from "./create-plan.ts";
+import type { Derived, Inputs } from "./create-plan.ts";
 import { callersEnvironment, checkTerminal, connectTo, inherit, keepOpen, listenerSocket } from "./handed.ts";
 import { hostFacts } from "./host.ts";
 import {
@@ -28,7 +36,7 @@ import {
   stateDirectory,
   updateRecord,
 } from "./state.ts";
-import { imageFor } from "./templates.ts";
+import { type Planned, planFor } from "./templates.ts";
 
 export interface CreateRequest {
   readonly id: string;
@@ -48,7 +56,7 @@ export interface CreateRequest {
   readonly cgroupManager: "cgroupfs" | "systemd" | "disabled";
   /** Made when they are needed. */
   sinks(): ErrorSink[];
-  readonly explain: ((steps: readonly Step[]) => void) | undefined;
+  readonly explain: ((steps: readonly Step[]) => Promise<void>) | undefined;
   readonly fault: Fault | undefined;
 }
 
@@ -77,17 +85,17 @@ function completed(bundle: Bundle): Spec {
   };
 }
 
-/** Those of linux.netDevices, of which nothing is asked before it has been checked. @throws OciboxError INVALID, HOST */
-async function netDevices(spec: Spec): Promise<readonly NetDevice[]> {
-  if (spec.linux?.netDevices === undefined) return [];
-  const { netDevicesFor } = await import("./net-devices.ts");
-  await check(spec);
-  return netDevicesFor(spec);
-}
-
 async function check(spec: Spec): Promise<void> {
   const { checkSpec } = await import("../spec/runtime-decode.ts");
   checkSpec(spec);
+}
+
+/** What is not worth a call where there is none of it. @throws OciboxError INVALID, HOST */
+async function netDevicesOf(spec: Spec): Promise<Inputs["netDevices"]> {
+  const { netDevicesFor } = await import("./net-devices.ts");
+  // Nothing is asked of them before they have been checked.
+  await check(spec);
+  return netDevicesFor(spec);
 }
 
 async function inputsOf(
@@ -95,35 +103,34 @@ async function inputsOf(
   bundle: Bundle,
   spec: Spec,
   facts: HostFacts,
-  record: StateRecord,
-  cgroups: CgroupPlan,
+  cgroups: Inputs["cgroups"],
 ): Promise<Inputs> {
+  const { id, consoleSocket, pidfdSocket } = request;
+  const { linux, hooks, annotations, ociVersion } = spec;
   const keepFds = request.preserveFds + listenFds();
   keepOpen(keepFds);
-  const { ociVersion, id, annotations } = record;
-  const tellsAnnotations = annotations !== undefined && spec.hooks !== undefined;
+  const tellsAnnotations = annotations !== undefined && hooks !== undefined;
   return {
     id,
     spec,
     facts,
     looksUp: request.mode === "create",
     rootfs: bundle.rootfs,
-    sources: [...sourceKinds(spec)],
-    copyUp: [...copyUps(spec, bundle.rootfs)],
+    sources: sourceKinds(spec),
+    copyUp: copyUps(spec, bundle.rootfs),
     cgroups,
-    state: { ociVersion, id, bundle: record.bundle, ...(tellsAnnotations ? { annotations } : {}) },
-    netDevices: await netDevices(spec),
+    state: { ociVersion, id, bundle: bundle.directory, ...(tellsAnnotations ? { annotations } : {}) },
+    netDevices: linux?.netDevices === undefined ? [] : await netDevicesOf(spec),
     oci: {
       id,
       directory: stateDirectory(request.root, id),
       pidFile: request.pidFile,
       mode: request.mode,
       keep: request.keep,
-      consoleSocket:
-        request.consoleSocket === undefined ? undefined : connectTo(request.consoleSocket, "--console-socket"),
-      pidfdSocket: request.pidfdSocket === undefined ? undefined : connectTo(request.pidfdSocket, "--pidfd-socket"),
+      consoleSocket: consoleSocket === undefined ? undefined : connectTo(consoleSocket, "--console-socket"),
+      pidfdSocket: pidfdSocket === undefined ? undefined : connectTo(pidfdSocket, "--pidfd-socket"),
       keepFds,
-      seccompSocket: await listenerSocket(spec),
+      seccompSocket: linux?.seccomp?.listenerPath === undefined ? undefined : await listenerSocket(spec),
       newKeyring: request.newKeyring,
       sinks: request.sinks(),
       privileged: effectiveUid() === 0,
@@ -136,8 +143,16 @@ function owner(): string {
   return uid === 0 ? "root" : String(uid);
 }
 
-function recordOf(request: CreateRequest, bundle: Bundle, unit: SystemdUnit | undefined): StateRecord {
+function recordOf(
+  request: CreateRequest,
+  bundle: Bundle,
+  cgroups: Derived,
+  unit: SystemdUnit | undefined,
+): StateRecord {
   const { spec } = bundle;
+  const hooks: string[] = [];
+  if ((spec.hooks?.poststart ?? []).length > 0) hooks.push("poststart");
+  if ((spec.hooks?.poststop ?? []).length > 0) hooks.push("poststop");
   return {
     ociVersion: spec.ociVersion,
     id: request.id,
@@ -147,11 +162,11 @@ function recordOf(request: CreateRequest, bundle: Bundle, unit: SystemdUnit | un
     owner: owner(),
     ...(spec.annotations === undefined ? {} : { annotations: spec.annotations }),
     bootId: bootId(),
-    cgroups: { mode: "none", directories: [] },
+    cgroups,
     ...(unit === undefined ? {} : { unit: unit.name }),
-    ownPids: (spec.linux?.namespaces ?? []).some((each) => each.type === "pid"),
+    ownPids: hasNamespace(spec, "pid"),
     keyring: request.newKeyring,
-    hooks: (["poststart", "poststop"] as const).filter((name) => (spec.hooks?.[name] ?? []).length > 0),
+    hooks,
   };
 }
 
@@ -163,71 +178,74 @@ const planning = () => import("./create-plan.ts");
  * startContainer hooks without an environment bring the process's into the plan's set-up.
  */
 function canBeKept({ netDevices, spec }: Inputs): boolean {
-  return netDevices.length === 0 && (spec.hooks?.startContainer ?? []).every(({ env }) => env !== undefined);
+  for (const { env } of spec.hooks?.startContainer ?? []) if (env === undefined) return false;
+  return netDevices.length === 0;
 }
 
-/** The plan's image, or undefined where the plan was to be printed, and has been. */
-async function imageOf(request: CreateRequest, inputs: Inputs): Promise<Uint8Array<ArrayBuffer> | undefined> {
+/** The plan, or undefined where it was to be printed, and has been. */
+async function planOf(request: CreateRequest, inputs: Inputs): Promise<Planned<Derived> | undefined> {
   const { explain, fault } = request;
   if (explain === undefined && fault === undefined)
-    return imageFor(request.root, inputs, async () => (await planning()).compiler, canBeKept(inputs));
-  const { compileInputs, imageOfSteps } = await planning();
+    return planFor(request.root, inputs, async () => (await planning()).compiler, canBeKept(inputs));
+  const { compileInputs, compiler, imageOfSteps } = await planning();
   const { steps } = compileInputs(inputs);
-  if (explain === undefined) return imageOfSteps(steps, fault);
-  explain(steps);
+  if (explain === undefined) return { image: imageOfSteps(steps, fault), derived: compiler.derive(inputs) };
+  await explain(steps);
   return undefined;
 }
 
-/** What is to be undone where this program itself fails. */
-interface Undo {
-  defer(callback: () => void): void;
-}
-
-async function launch(
-  request: CreateRequest,
-  bundle: Bundle,
-  spec: Spec,
-  facts: HostFacts,
-  record: StateRecord,
-  cgroups: CgroupPlan,
-): Promise<number> {
-  const inputs = await inputsOf(request, bundle, spec, facts, record, cgroups);
-  const image = await imageOf(request, inputs);
-  if (image === undefined) return 0;
+function becomeInit(bundle: Bundle, spec: Spec, image: Uint8Array<ArrayBuffer>): never {
   // Hooks run in the bundle's directory, as runc's do.
   if (process.cwd() !== bundle.directory) direct.chdir(bundle.directory);
   execInit(image, spec.hooks === undefined ? {} : { env: callersEnvironment() });
 }
 
-/** The container's directory, its lock, which init inherits, and its record. */
-function claim(request: CreateRequest, record: StateRecord, bundle: Bundle, undo: Undo): void {
+/** The container's directory, its lock, which init inherits, and its record. @throws what is to be told; nothing is left */
+function claim(request: CreateRequest, record: StateRecord, bundle: Bundle): void {
   const directory = stateDirectory(request.root, request.id);
-  inherit(claimContainer(request.root, record, bundle.text).release());
-  undo.defer(() => forgetContainer(directory));
-  if (!hasOwnMounts(bundle.spec)) direct.mkdirat(AT_FDCWD, rootPlace(directory), 0o700);
-  if (request.mode === "create") direct.mknodat(AT_FDCWD, `${directory}/exec.fifo`, S.S_IFIFO | 0o600, 0);
+  const lock = claimContainer(request.root, record, bundle.text);
+  try {
+    inherit(lock.release());
+    if (!hasOwnMounts(bundle.spec)) direct.mkdirat(AT_FDCWD, rootPlace(directory), 0o700);
+    if (request.mode === "create") direct.mknodat(AT_FDCWD, `${directory}/exec.fifo`, S.S_IFIFO | 0o600, 0);
+  } catch (error) {
+    forgetContainer(directory);
+    throw error;
+  }
 }
 
 /** With a unit of systemd's, which is asked for it before there is a process of the container's. */
-async function createInUnit(request: CreateRequest, bundle: Bundle, spec: Spec, facts: HostFacts): Promise<number> {
+async function createInUnit(
+  request: CreateRequest,
+  bundle: Bundle,
+  spec: Spec,
+  facts: HostFacts,
+  host: CgroupHost,
+): Promise<number> {
   const { enterScope, ownedByUser, stopUnit } = await import("./systemd.ts");
-  const host = cgroupHost(facts.cgroup);
   const unit = systemdUnit(spec.linux?.cgroupsPath, request.id, ownedByUser());
-  const choice = { id: request.id, manager: "systemd", privileged: !ownedByUser(), unit } as const;
-  const claimed = recordOf(request, bundle, unit);
-  if (request.explain !== undefined)
-    return await launch(request, bundle, spec, facts, claimed, planOciCgroups(spec, host, choice));
-  using undo = new DisposableStack();
-  claim(request, claimed, bundle, undo);
-  const scope = await enterScope(unit, request.id, spec.linux?.resources ?? {}, host);
+  const choice: CgroupChoice = { id: request.id, manager: "systemd", privileged: !ownedByUser(), unit };
+  if (request.explain !== undefined) {
+    await planOf(request, await inputsOf(request, bundle, spec, facts, { host, choice }));
+    return 0;
+  }
+  const claimed = recordOf(request, bundle, { mode: "none", directories: [] }, unit);
+  claim(request, claimed, bundle);
   try {
-    const cgroups = planOciCgroups(spec, host, { ...choice, scope });
-    const record = { ...claimed, cgroups: { mode: cgroups.mode, directories: cgroups.directories } };
-    updateRecord(request.root, record);
-    return await launch(request, bundle, spec, facts, record, cgroups);
+    const scope = await enterScope(unit, request.id, spec.linux?.resources ?? {}, host);
+    try {
+      const cgroups = { host, choice: { ...choice, scope } };
+      const plan = await planOf(request, await inputsOf(request, bundle, spec, facts, cgroups));
+      if (plan === undefined) return 0;
+      updateRecord(request.root, { ...claimed, cgroups: plan.derived });
+      becomeInit(bundle, spec, plan.image);
+    } catch (error) {
+      leaveScope(scope.leave);
+      await stopUnit(unit.name);
+      throw error;
+    }
   } catch (error) {
-    leaveScope(scope.leave);
-    await stopUnit(unit.name);
+    forgetContainer(stateDirectory(request.root, request.id));
     throw error;
   }
 }
@@ -245,12 +263,14 @@ export async function createContainer(request: CreateRequest): Promise<number> {
   checkId(request.id);
   // A configuration whose like was seen before need not be looked at again.
   const knows = request.explain === undefined && request.fault === undefined && request.cgroupManager !== "systemd";
-  const bundle = await loadBundle(request.bundle, request.config, knows ? parseSpec : decode);
+  const text = readConfig(request.config);
+  const plain = knows ? parsePlain(text) : undefined;
+  const bundle = bundleOf(request.bundle, text, plain ?? (await decode(text)));
   try {
     return await createFrom(request, bundle);
   } catch (error) {
     // Of what was not looked at anything can be wrong.
-    if (knows && error instanceof TypeError) await check(bundle.spec);
+    if (plain !== undefined && error instanceof TypeError) await check(plain);
     throw error;
   }
 }
@@ -265,20 +285,18 @@ async function createFrom(request: CreateRequest, bundle: Bundle): Promise<numbe
   const spec = completed(bundle);
   const { apparmorProfile = "", selinuxLabel = "" } = spec.process ?? {};
   const facts = hostFacts(apparmorProfile !== "" || selinuxLabel !== "");
-  if (request.cgroupManager === "systemd") return createInUnit(request, bundle, spec, facts);
-  const cgroups = planOciCgroups(spec, cgroupHost(facts.cgroup), {
-    id: request.id,
-    manager: request.cgroupManager,
-    privileged: effectiveUid() === 0 && !facts.userNamespace,
-  });
-  const record = {
-    ...recordOf(request, bundle, undefined),
-    cgroups: { mode: cgroups.mode, directories: cgroups.directories },
-  };
-  using undo = new DisposableStack();
-  if (request.explain === undefined) {
-    claim(request, record, bundle, undo);
-    checkUnused(cgroups);
+  const host = cgroupHost(facts.cgroup);
+  if (request.cgroupManager === "systemd") return createInUnit(request, bundle, spec, facts, host);
+  const { id, cgroupManager } = request;
+  const choice = { id, manager: cgroupManager, privileged: effectiveUid() === 0 && !facts.userNamespace };
+  const plan = await planOf(request, await inputsOf(request, bundle, spec, facts, { host, choice }));
+  if (plan === undefined) return 0;
+  claim(request, recordOf(request, bundle, plan.derived, undefined), bundle);
+  try {
+    checkUnused(plan.derived);
+    becomeInit(bundle, spec, plan.image);
+  } catch (error) {
+    forgetContainer(stateDirectory(request.root, id));
+    throw error;
   }
-  return await launch(request, bundle, spec, facts, record, cgroups);
 }

@@ -1,25 +1,16 @@
 /** What this host is, asked of the kernel in as few calls as can be. */
-import { AT, AT_FDCWD, CAP, MAGIC, PR, RLIMIT } from "../../ffi/constants.ts";
+import { CAP, MAGIC, PR, RLIMIT } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
-import { readText } from "../../ffi/files.ts";
+import { isThere, isWritable, readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { idRows, inUserNamespace } from "../../ffi/user.ts";
 import type { CgroupMode, HostFacts, HostIds } from "../plan/facts.ts";
 
 const cgroupMount = "/sys/fs/cgroup";
-const W_OK = 2;
-
-function exists(path: string): boolean {
-  return attempt("faccessat2", AT_FDCWD, path, 0, 0) >= 0;
-}
 
 function fileSystem(path: string): number {
   const stat = alloc(120);
   return attempt("statfs", path, stat) < 0 ? 0 : readField("statfs", stat, "f_type");
-}
-
-function writable(path: string): boolean {
-  return attempt("faccessat2", AT_FDCWD, path, W_OK, AT.AT_SYMLINK_NOFOLLOW) >= 0;
 }
 
 /** The hierarchies of v1 that a container may be put in; others (blkio, freezer, …) are not joined. */
@@ -28,13 +19,14 @@ const joined = ["pids", "devices", "memory", "cpu", "cpuset"] as const;
 function cgroups(): HostFacts["cgroup"] {
   if (fileSystem(cgroupMount) === MAGIC.CGROUP2_SUPER_MAGIC) {
     const controllers = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").match(/\S+/g) ?? [];
-    return { mode: "v2", controllers, writable: writable(cgroupMount) };
+    return { mode: "v2", controllers, writable: isWritable(cgroupMount) };
   }
-  const controllers = joined.filter((name) => exists(`${cgroupMount}/${name}/tasks`));
+  const controllers: string[] = [];
+  for (const name of joined) if (isThere(`${cgroupMount}/${name}/tasks`)) controllers.push(name);
   let mode: CgroupMode = controllers.length === 0 ? "none" : "v1";
-  if (mode === "v1" && exists(`${cgroupMount}/unified/cgroup.procs`)) mode = "hybrid";
+  if (mode === "v1" && isThere(`${cgroupMount}/unified/cgroup.procs`)) mode = "hybrid";
   const [first] = controllers;
-  return { mode, controllers, writable: first !== undefined && writable(`${cgroupMount}/${first}`) };
+  return { mode, controllers, writable: first !== undefined && isWritable(`${cgroupMount}/${first}`) };
 }
 
 /** The limit that the caller has: prlimit(2) of the parent, for Bun has raised this process's own. */
@@ -93,7 +85,7 @@ export function hostFacts(labels = true): HostFacts {
     userNamespace: inUserNamespace(),
     ids: inUserNamespace() ? ids() : undefined,
     apparmor: labels && (readText("/sys/module/apparmor/parameters/enabled") ?? "").startsWith("Y"),
-    selinux: labels && exists("/sys/fs/selinux/enforce"),
+    selinux: labels && isThere("/sys/fs/selinux/enforce"),
     nofile: nofile(),
   };
 }

@@ -18,7 +18,9 @@ export function identityOf(path: string): string | undefined {
   const stat = alloc(256);
   if (attempt("statx", AT_FDCWD, path, 0, 0xfff, stat) < 0) return undefined;
   const fields = ["stx_dev_major", "stx_dev_minor", "stx_ino", "stx_size", "stx_mtime_sec", "stx_mtime_nsec"] as const;
-  return fields.map((name) => readField("statx", stat, name)).join(" ");
+  let text = "";
+  for (const name of fields) text += `${readField("statx", stat, name)} `;
+  return text;
 }
 
 /** The size in bytes of a file or directory that is ours, and only ours to write. */

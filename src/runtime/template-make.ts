@@ -1,7 +1,14 @@
 /** What is needed of templates where one is made, or where its container has another command. */
 import { type EncodedPart, encodePlan, encodeWithPlaces } from "../../ffi/encode.ts";
 import { compileCommand } from "../plan/command.ts";
-import { replaced, type Template } from "./templates.ts";
+import {
+  type PlanCompiler,
+  type PlanInputs,
+  type PlanTemplate,
+  replaced,
+  standIn,
+  type Template,
+} from "./templates.ts";
 
 /** Letters that are no digits of a hash, as many as the atom has, which the text has not. */
 function markerFor(atom: string, text: string): string {
@@ -31,8 +38,8 @@ export function withCommand(
   return encodePlan(compileCommand(args, env), { after: setUp });
 }
 
-export interface Kind {
-  readonly template: Template;
+export interface Kind<T extends Template = Template> {
+  readonly template: T;
   /** With markers in the place of atoms. */
   readonly part: EncodedPart;
   readonly atoms: readonly string[];
@@ -44,10 +51,16 @@ export interface Kind {
  * @param text the inputs as JSON, without what is of the command alone
  * @param atoms what stands for something else in the next container
  */
-export function kindTemplate<I>(text: string, atoms: readonly string[], compile: (inputs: I) => EncodedPart): Kind {
+export function kindTemplate<I extends PlanInputs, D>(
+  text: string,
+  atoms: readonly string[],
+  compiler: PlanCompiler<I, D>,
+): Kind<PlanTemplate> {
   const markers = atoms.map((atom) => markerFor(atom, text));
-  const part = compile(JSON.parse(replaced(text, atoms, (index) => markers[index] ?? "")) as I);
-  return { template: { atoms: placesOf(part, markers), texts: [], bytes: part }, part, atoms, markers };
+  const inputs = JSON.parse(replaced(text, atoms, (index) => markers[index] ?? "")) as I;
+  const part = compiler.setUp(inputs);
+  const derived = replaced(JSON.stringify(compiler.derive(inputs)), markers, standIn);
+  return { template: { atoms: placesOf(part, markers), texts: [], bytes: part, derived }, part, atoms, markers };
 }
 
 /** Letters that no path has: a stand-in is not taken for another text of the plan. */

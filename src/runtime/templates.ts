@@ -19,7 +19,7 @@ import { keepGroups } from "../spec/annotations.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { identityOf, readKept, writeKept } from "./kept.ts";
 
-/** All that a plan depends on, as values that JSON has. */
+/** All that a plan depends on, as values that JSON has: what follows from them is not among them. */
 export interface PlanInputs {
   readonly spec: Spec;
   readonly facts: HostFacts;
@@ -30,11 +30,19 @@ export interface PlanInputs {
 }
 
 /** What makes plans of a caller's inputs; of those of the template, too. */
-export interface PlanCompiler<I extends PlanInputs> {
+export interface PlanCompiler<I extends PlanInputs, D> {
+  /** What the caller is to know of the plan, as values that JSON has. @throws OciboxError naming the field of config.json */
+  derive(inputs: I): D;
   /** The whole plan's image. @throws OciboxError naming the field of config.json */
   whole(inputs: I): Uint8Array<ArrayBuffer>;
   /** All but the command's steps. */
   setUp(inputs: I): EncodedPart;
+}
+
+/** A plan, ready to run. */
+export interface Planned<D> {
+  readonly image: Uint8Array<ArrayBuffer>;
+  readonly derived: D;
 }
 
 const folder = ".plans";
@@ -60,14 +68,22 @@ function atomsIn(text: string, id: string): string[] {
 
 /** @param by what an atom, by its index, is replaced with */
 export function replaced(text: string, atoms: readonly string[], by: (index: number) => string): string {
-  return atoms.reduce((rest, atom, index) => rest.replaceAll(atom, by(index)), text);
+  let rest = text;
+  for (let index = 0; index < atoms.length; index++) rest = rest.replaceAll(atoms[index] as string, by(index));
+  return rest;
+}
+
+/** What stands for an atom in a text that is kept. */
+export function standIn(index: number): string {
+  return `<\u0001${index}>`;
 }
 
 /** Without what is added to a template, and what no step depends on. */
 function reduced<I extends PlanInputs>(inputs: I): I {
   const { spec } = inputs;
   const { args = [], env = [] } = spec.process ?? {};
-  const path = env.filter((each) => each.startsWith("PATH="));
+  const path: string[] = [];
+  for (const each of env) if (each.startsWith("PATH=")) path.push(each);
   const process =
     spec.process === undefined
       ? {}
@@ -92,6 +108,11 @@ export interface Template {
   /** Where the command's own texts go: what is kept has none of them. */
   readonly texts: readonly number[];
   readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** A template of a plan, and what is derived of its inputs: as JSON, with a stand-in for each atom. */
+export interface PlanTemplate extends Template {
+  readonly derived: string;
 }
 
 /** A template, and what else of JSON's values is to be known of it, as `unpacked` reads it. */
@@ -120,14 +141,19 @@ export function instance(
   texts: readonly Uint8Array[],
 ): Uint8Array<ArrayBuffer> {
   const { bytes } = template;
-  atoms.forEach((atom, index) => {
-    const own = utf8.encode(atom);
+  for (let index = 0; index < atoms.length; index++) {
+    const own = utf8.encode(atoms[index]);
     for (const at of template.atoms[index] ?? []) bytes.set(own, at);
-  });
-  texts.forEach((text, index) => {
-    bytes.set(text, template.texts[index]);
-  });
+  }
+  for (let index = 0; index < texts.length; index++) bytes.set(texts[index] as Uint8Array, template.texts[index]);
   return bytes;
+}
+
+function planned<D>(template: PlanTemplate, atoms: readonly string[], image: Uint8Array<ArrayBuffer>): Planned<D> {
+  let { derived } = template;
+  for (let index = 0; index < atoms.length; index++)
+    derived = derived.replaceAll(standIn(index), atoms[index] as string);
+  return { image, derived: JSON.parse(derived) as D };
 }
 
 /** A command by what its steps depend on. The rest of its texts is anything of the same length, and may be a secret. */
@@ -140,14 +166,21 @@ interface CommandShape {
 /** @returns undefined for one that no plan can hold: the encoder says why */
 export function shapeOf(args: readonly string[], env: readonly string[]): CommandShape | undefined {
   const texts: Uint8Array[] = [];
-  const own = (text: string): number => {
+  const argLengths: number[] = [];
+  const envLengths: (number | string)[] = [];
+  if (args[0]?.includes("\0")) return undefined;
+  for (let index = 1; index < args.length + env.length; index++) {
+    const inEnv = index - args.length;
+    const text = inEnv < 0 ? args[index] : env[inEnv];
+    if (text === undefined || text.includes("\0")) return undefined;
+    if (inEnv >= 0 && text.startsWith("PATH=")) {
+      envLengths.push(text);
+      continue;
+    }
     const bytes = utf8.encode(text);
     texts.push(bytes);
-    return bytes.byteLength;
-  };
-  if ([...args, ...env].some((each) => each.includes("\0"))) return undefined;
-  const argLengths = args.slice(1).map(own);
-  const envLengths = env.map((each) => (each.startsWith("PATH=") ? each : own(each)));
+    (inEnv < 0 ? argLengths : envLengths).push(bytes.byteLength);
+  }
   return { key: JSON.stringify([args[0], argLengths, envLengths]), texts };
 }
 
@@ -177,41 +210,49 @@ function namesOf(program: string, text: string, command: string, atoms: readonly
 }
 
 /**
- * The image of a container's plan, from a template where there is one.
+ * A container's plan, from a template where there is one.
  * @param root of the runtime's states: templates are kept in it
  * @param load what plans are made by: it is loaded only where one is made
  * @param lasts whether there can be another container of the kind: a network device and its addresses are of one alone
  * @throws OciboxError as compiling does
  */
-export async function imageFor<I extends PlanInputs>(
+export async function planFor<I extends PlanInputs, D>(
   root: string,
   inputs: I,
-  load: () => Promise<PlanCompiler<I>>,
+  load: () => Promise<PlanCompiler<I, D>>,
   lasts = true,
-): Promise<Uint8Array<ArrayBuffer>> {
+): Promise<Planned<D>> {
   const program = identityOf("/proc/self/exe");
   const text = lasts ? textOf(inputs) : undefined;
   const { args = [], env = [] } = inputs.spec.process ?? {};
-  if (program === undefined || text === undefined || args.length === 0) return (await load()).whole(inputs);
+  if (program === undefined || text === undefined || args.length === 0) {
+    const compiler = await load();
+    return { image: compiler.whole(inputs), derived: compiler.derive(inputs) };
+  }
   const atoms = atomsIn(text, inputs.id);
   const shape = shapeOf(args, env);
   const names = namesOf(program, text, shape?.key ?? "", atoms);
   const ready = shape && readKept(root, folder, names.command);
-  if (ready !== undefined) return instance(unpacked(ready), atoms, shape?.texts ?? []);
+  if (ready !== undefined) {
+    const template = unpacked<PlanTemplate>(ready);
+    return planned(template, atoms, instance(template, atoms, shape?.texts ?? []));
+  }
   const kept = readKept(root, folder, names.kind);
   const { commandTemplate, kindTemplate, withCommand } = await import("./template-make.ts");
   if (kept !== undefined && kept.byteLength > 0) {
-    return withCommand(instance(unpacked(kept), atoms, []) as EncodedPart, args, env);
+    const template = unpacked<PlanTemplate>(kept);
+    return planned(template, atoms, withCommand(instance(template, atoms, []) as EncodedPart, args, env));
   }
   const compiler = await load();
-  const image = compiler.whole(inputs);
+  const made = { image: compiler.whole(inputs), derived: compiler.derive(inputs) };
   if (kept === undefined) {
     writeKept(root, folder, names.kind, new Uint8Array(), inputs.id);
-    return image;
+    return made;
   }
-  const kind = kindTemplate<I>(text, atoms, (marked) => compiler.setUp(marked));
+  const kind = kindTemplate<I, D>(text, atoms, compiler);
   writeKept(root, folder, names.kind, packed(kind.template), inputs.id);
   const command = shape && commandTemplate(kind, shape.key);
-  if (command !== undefined) writeKept(root, folder, names.command, packed(command), inputs.id);
-  return image;
+  if (command !== undefined)
+    writeKept(root, folder, names.command, packed({ ...command, derived: kind.template.derived }), inputs.id);
+  return made;
 }

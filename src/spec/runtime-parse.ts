@@ -29,9 +29,10 @@ export function withUser(process: Process): void {
 /**
  * config.json without a look at what most of it is, for somebody who may know already: see runtime/templates.ts. What is
  * taken for granted on the way is looked at.
+ * @returns undefined for one that only the decoder can read
  * @throws OciboxError INVALID
  */
-export async function parseSpec(text: string): Promise<Spec> {
+export function parsePlain(text: string): Spec | undefined {
   const spec = parseJson(text, "config.json") as Spec;
   const process = spec?.process;
   const plain =
@@ -44,7 +45,7 @@ export async function parseSpec(text: string): Promise<Spec> {
     Array.isArray(process.env) &&
     Array.isArray(spec.mounts) &&
     typeof spec.linux === "object";
-  if (!plain) return (await import("./runtime-decode.ts")).decodeSpec(text);
+  if (!plain) return undefined;
   checkShape(process.args, strings, "process.args");
   checkShape(process.env, strings, "process.env");
   if (spec.annotations !== undefined) checkShape(spec.annotations, { map: "string" }, "annotations");

@@ -105,11 +105,7 @@ function defaultRoot(): string {
   return inUserNamespace() && Bun.env.USER !== "root" ? `${own}/ocibox/oci` : "/run/ocibox/oci";
 }
 
-async function readGlobals(
-  values: ReadonlyMap<string, readonly string[]>,
-  name: string,
-  version: string,
-): Promise<OciGlobals> {
+function readGlobals(values: ReadonlyMap<string, readonly string[]>, name: string, version: string): OciGlobals {
   const given = new OciGiven([], values);
   const logFormat = given.text("log-format") ?? "text";
   if (logFormat !== "text" && logFormat !== "json") throw new OciboxError("USAGE", `invalid log-format: ${logFormat}`);
@@ -196,7 +192,7 @@ export async function callOci(name: string, argv: readonly string[], version: st
   try {
     const { words, values } = readOciFlags(argv, globalFlags, true);
     if (values.has("version")) return await showVersion(name, version);
-    globals = await readGlobals(values, name, version);
+    globals = readGlobals(values, name, version);
     const [word = "help", ...rest] = words;
     if (word === "help" || word === "h") {
       const [about] = rest;
@@ -226,7 +222,7 @@ async function callCommand(
   globals: OciGlobals,
 ): Promise<number> {
   try {
-    if (command.anyFlags === true && rest.some((each) => each === "-h" || each === "--help")) throw new OciHelpAsked();
+    if (command.anyFlags === true && (rest.includes("-h") || rest.includes("--help"))) throw new OciHelpAsked();
     if (command.anyFlags === true) return await command.run(new OciGiven(rest, new Map()), globals);
     const { words, values } = readOciFlags(rest, command.flags, command.stopAtFirst === true);
     const [least, most] = command.words;

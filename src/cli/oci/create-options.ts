@@ -5,7 +5,7 @@ import type { ErrorSink } from "../../plan/context.ts";
 import { absolutePath } from "../../runtime/bundle.ts";
 import type { CreateRequest } from "../../runtime/create.ts";
 import { inherit } from "../../runtime/handed.ts";
-import { explainerIf, faultOf } from "../plan-options.ts";
+import { faultOf, printPlan } from "../plan-options.ts";
 import { logFrame } from "./call.ts";
 import type { OciFlags, OciGiven, OciGlobals } from "./options.ts";
 
@@ -56,11 +56,7 @@ export function absolute(path: string | undefined): string | undefined {
   return path === undefined ? undefined : absolutePath(path, process.cwd());
 }
 
-export async function createRequest(
-  given: OciGiven,
-  globals: OciGlobals,
-  mode: CreateRequest["mode"],
-): Promise<CreateRequest> {
+export function createRequest(given: OciGiven, globals: OciGlobals, mode: CreateRequest["mode"]): CreateRequest {
   const bundle = absolutePath(given.text("bundle") ?? ".", process.cwd());
   return {
     id: given.id,
@@ -76,7 +72,7 @@ export async function createRequest(
     newKeyring: !given.flag("no-new-keyring"),
     cgroupManager: globals.cgroupManager,
     sinks: () => sinksFor(globals),
-    explain: await explainerIf(given.flag("explain")),
+    explain: given.flag("explain") ? printPlan : undefined,
     fault: faultOf(given.text("inject")),
   };
 }

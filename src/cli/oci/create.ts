@@ -8,7 +8,7 @@ export const command: OciCommand = {
   description: "Makes a container of a bundle. Its process waits until it is started.",
   flags: createFlags,
   words: [1, 1],
-  async run(given, globals) {
-    return createContainer(await createRequest(given, globals, "create"));
+  run(given, globals) {
+    return createContainer(createRequest(given, globals, "create"));
   },
 };

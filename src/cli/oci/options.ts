@@ -60,7 +60,8 @@ export class OciGiven {
   ) {}
 
   text(name: string): string | undefined {
-    return this.values.get(name)?.at(-1);
+    const all = this.values.get(name);
+    return all?.[all.length - 1];
   }
 
   all(name: string): readonly string[] {

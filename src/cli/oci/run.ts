@@ -13,7 +13,7 @@ export const command: OciCommand = {
     "no-subreaper": { help: "accepted: the supervisor takes no orphans of others" },
   },
   words: [1, 1],
-  async run(given, globals) {
-    return createContainer(await createRequest(given, globals, given.flag("detach") ? "detach" : "foreground"));
+  run(given, globals) {
+    return createContainer(createRequest(given, globals, given.flag("detach") ? "detach" : "foreground"));
   },
 };

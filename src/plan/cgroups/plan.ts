@@ -111,7 +111,7 @@ function absent(field: string, controller: string): never {
   );
 }
 
-interface CgroupChoice {
+export interface CgroupChoice {
   readonly id: string;
   readonly manager: CgroupManager;
   /** Whether this process may do what root may in the host's user namespace. */
