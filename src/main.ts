@@ -150,8 +150,12 @@ const wants = {
   "additional-store": "directory",
 } as const;
 
-/** Splits off the flags that stand before the command. */
-async function readGlobals(argv: readonly string[]): Promise<Start> {
+function globalFlag(word: string): RegExpExecArray | null {
+  return /^--(root|state|snapshotter|store-max|additional-store)(?:=(.*))?$/s.exec(word);
+}
+
+/** Splits off the flags that stand before the command. @returns what is wrong, where something is */
+function readGlobals(argv: readonly string[]): Start | string {
   const globals: { -readonly [K in keyof Globals]?: Globals[K] } = {};
   const additional: string[] = [];
   let at = 0;
@@ -163,11 +167,11 @@ async function readGlobals(argv: readonly string[]): Promise<Start> {
     }
     // Before the expression: a first one takes a start longer than all that is looked at here.
     if (!word.startsWith("--")) break;
-    const match = /^--(root|state|snapshotter|store-max|additional-store)(?:=(.*))?$/s.exec(word);
+    const match = globalFlag(word);
     if (match === null) break;
     const value = match[2] ?? argv[++at];
     const name = match[1] as keyof typeof wants;
-    if (value === undefined || value === "") return refuse("USAGE", `the flag ${word} wants a ${wants[name]}`);
+    if (value === undefined || value === "") return `the flag ${word} wants a ${wants[name]}`;
     if (name === "additional-store") additional.push(value);
     else globals[name] = value;
   }
@@ -210,7 +214,9 @@ async function main(argv: readonly string[]): Promise<number> {
     console.log(`ocibox version ${OCIBOX_VERSION}`);
     return 0;
   }
-  const { globals, rest } = await readGlobals(argv);
+  const start = readGlobals(argv);
+  if (typeof start === "string") return refuse("USAGE", start);
+  const { globals, rest } = start;
   debug = globals.debug;
   const word = rest[0];
   if (word === "oci") return (await import("./cli/oci/call.ts")).callOci("ocibox oci", rest.slice(1), OCIBOX_VERSION);

@@ -17,7 +17,10 @@ export const planOptions = {
 
 /** --inject: "12", "12=ENOSPC" or "12-40=ENOSPC": which step of the plan fails, and how; of several the first come to. */
 export function faultOf(text: string | undefined): Fault | undefined {
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : readFault(text);
+}
+
+function readFault(text: string): Fault {
   const [, step, last = step, name = "EIO"] = /^(\d+)(?:-(\d+))?(?:=(\w+))?$/.exec(text) ?? [];
   if (step === undefined || !Object.hasOwn(errnoTable, name))
     throw new OciboxError("USAGE", `--inject is "${text}", not STEP[-LAST] or STEP[-LAST]=ERRNO`);

@@ -17,7 +17,7 @@ export function cgroupsOfProcess(pid: number | "self"): Map<string, string> {
 
 /** Where a hierarchy of v1 is mounted: its own name, or one that links to it. @param known that are there */
 function placeOf(name: string, known: readonly string[]): string | undefined {
-  const short = name.replace(/^name=/, "");
+  const short = name.startsWith("name=") ? name.slice("name=".length) : name;
   for (const each of [short, ...short.split(",")])
     if (known.includes(each) || isThere(`${mountPoint}/${each}/tasks`)) return `${mountPoint}/${each}`;
   return undefined;

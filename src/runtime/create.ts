@@ -62,7 +62,11 @@ export interface CreateRequest {
 
 /** LISTEN_FDS passes on sockets that were handed to the caller; sd_listen_fds(3). */
 function listenFds(): number {
-  const text = Bun.env.LISTEN_FDS ?? "";
+  const text = Bun.env.LISTEN_FDS;
+  return text === undefined ? 0 : countOf(text);
+}
+
+function countOf(text: string): number {
   return /^\d{1,4}$/.test(text) ? Number(text) : 0;
 }
 

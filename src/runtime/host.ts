@@ -18,7 +18,8 @@ const joined = ["pids", "devices", "memory", "cpu", "cpuset"] as const;
 
 function cgroups(): HostFacts["cgroup"] {
   if (fileSystem(cgroupMount) === MAGIC.CGROUP2_SUPER_MAGIC) {
-    const controllers = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").match(/\S+/g) ?? [];
+    const text = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").trim();
+    const controllers = text === "" ? [] : text.split(" ");
     return { mode: "v2", controllers, writable: isWritable(cgroupMount) };
   }
   const controllers: string[] = [];

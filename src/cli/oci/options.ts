@@ -87,6 +87,11 @@ export class OciGiven {
   }
 }
 
+/** Whether a text is a whole number. */
+function isWhole(text: string): boolean {
+  return /^-?\d+$/.test(text);
+}
+
 function find(flags: OciFlags, word: string): string | undefined {
   if (Object.hasOwn(flags, word)) return word;
   for (const name in flags) if (flags[name]?.short === word) return name;
@@ -124,7 +129,7 @@ export function readOciFlags(
     }
     const equals = word.indexOf("=");
     const shown = equals < 0 ? word : word.slice(0, equals);
-    const bare = shown.replace(/^--?/, "");
+    const bare = shown.slice(shown.startsWith("--") ? 2 : 1);
     if (bare === "help" || bare === "h") throw new OciHelpAsked();
     const name = find(flags, bare);
     if (name === undefined) {
@@ -141,7 +146,7 @@ export function readOciFlags(
         throw new UsageError(what, what);
       }
     }
-    if (flag.value === "number" && !/^-?\d+$/.test(value)) {
+    if (flag.value === "number" && !isWhole(value)) {
       const what = `invalid value "${value}" for flag -${bare}: parse error`;
       throw new UsageError(what, what);
     }
