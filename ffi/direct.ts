@@ -4,7 +4,6 @@ import type { CallName } from "./calls.ts";
 import { type ErrnoName, errnoName, errnoOf, errnoWords } from "./errno.ts";
 import { libc } from "./libc.ts";
 import { nr } from "./machine.ts";
-import { showCall } from "./show.ts";
 import { layoutOf } from "./structs.ts";
 import type { Struct, StructField, Sys } from "./sys.ts";
 
@@ -19,6 +18,8 @@ export class SyscallError extends Error {
     readonly args: readonly unknown[],
     readonly errno: number,
   ) {
+    // Loaded where something is to be shown: a start that shows nothing does without (docs/decisions.md).
+    const { showCall } = require("./show.ts") as typeof import("./show.ts");
     super(`${showCall(call, args)}: ${errnoWords(errno)}`);
   }
 

@@ -1,7 +1,7 @@
 /** Small files of ocibox's own, through system calls alone: node:fs costs a millisecond at start. */
 import { AT, AT_FDCWD, O } from "./constants.ts";
 import { attempt, direct, tolerate } from "./direct.ts";
-import { errnoOf } from "./errno.ts";
+import { failedBy } from "./errno.ts";
 import { OwnedFd } from "./fd.ts";
 import { alloc } from "./structs.ts";
 
@@ -11,7 +11,7 @@ const encoder = new TextEncoder();
 /** Makes a directory and those above it, 0700 where they are new. */
 export function makeDirectories(path: string): void {
   const made = tolerate(["EEXIST", "ENOENT"], "mkdirat", AT_FDCWD, path, 0o700);
-  if (made !== -errnoOf("ENOENT")) return;
+  if (!failedBy(made, "ENOENT")) return;
   makeDirectories(path.slice(0, path.lastIndexOf("/")) || "/");
   tolerate(["EEXIST"], "mkdirat", AT_FDCWD, path, 0o700);
 }

@@ -1,7 +1,7 @@
 /** Starts init on a plan: from sealed memory, so that nothing in a container can reach a file of ours through it. */
 import { AT, F, F_SEAL, MFD } from "./constants.ts";
 import { attempt, direct, SyscallError } from "./direct.ts";
-import { errnoOf } from "./errno.ts";
+import { failedBy } from "./errno.ts";
 import { OwnedFd } from "./fd.ts";
 import { initBinary } from "./init/blob.gen.ts";
 
@@ -31,8 +31,8 @@ export function createInit(): OwnedFd {
   const flags = MFD.MFD_CLOEXEC | MFD.MFD_ALLOW_SEALING;
   let fd = attempt("memfd_create", "ocibox-init", flags | MFD.MFD_EXEC);
   // Linux before 6.3 does not know MFD_EXEC: every memfd is executable there.
-  if (fd === -errnoOf("EINVAL")) fd = attempt("memfd_create", "ocibox-init", flags);
-  if (fd === -errnoOf("EACCES"))
+  if (failedBy(fd, "EINVAL")) fd = attempt("memfd_create", "ocibox-init", flags);
+  if (failedBy(fd, "EACCES"))
     throw new LaunchError("programs in memory are forbidden here (vm.memfd_noexec is 2): set it to 1 or 0 with sysctl");
   if (fd < 0) throw new SyscallError("memfd_create", ["ocibox-init", flags], -fd);
   const memory = new OwnedFd(fd);
@@ -45,7 +45,7 @@ function createPlan(image: Uint8Array<ArrayBuffer>): OwnedFd {
   const flags = MFD.MFD_ALLOW_SEALING;
   // MFD_NOEXEC_SEAL is refused before 6.3.
   let fd = attempt("memfd_create", "ocibox-plan", flags | MFD.MFD_NOEXEC_SEAL);
-  if (fd === -errnoOf("EINVAL")) fd = attempt("memfd_create", "ocibox-plan", flags);
+  if (failedBy(fd, "EINVAL")) fd = attempt("memfd_create", "ocibox-plan", flags);
   if (fd < 0) throw new SyscallError("memfd_create", ["ocibox-plan", flags], -fd);
   const memory = new OwnedFd(fd);
   fill(fd, image);

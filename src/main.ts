@@ -134,7 +134,7 @@ function isCommand(word: string): word is CommandName {
   return (commands as readonly string[]).includes(word);
 }
 
-const help = new Set(["help", "--help", "-h"]);
+const help: readonly string[] = ["help", "--help", "-h"];
 
 interface Start {
   readonly globals: Globals;
@@ -220,7 +220,7 @@ async function main(argv: readonly string[]): Promise<number> {
   debug = globals.debug;
   const word = rest[0];
   if (word === "oci") return (await import("./cli/oci/call.ts")).callOci("ocibox oci", rest.slice(1), OCIBOX_VERSION);
-  if (word === undefined || help.has(word)) {
+  if (word === undefined || help.includes(word)) {
     const { showOverview } = await import("./cli/overview.ts");
     await showOverview(rest[1], OCIBOX_VERSION, commands, load, globals);
     return word === undefined ? 125 : 0;

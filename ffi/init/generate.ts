@@ -42,7 +42,7 @@ function tables(machine: "x64" | "arm64"): string {
     (name) => `{members_${name}, ${layoutOf(name as LayoutName).size}, ${layoutOf(name as LayoutName).fields.length}}`,
   );
   out.push(`static const struct layout layouts[] = {${rows.join(", ")}};`);
-  const errors = Object.values(errnoTable).map(([number, words]) => `{${number}, "${words}"}`);
+  const errors = Object.values(errnoTable()).map(([number, words]) => `{${number}, "${words}"}`);
   out.push(`static const struct { u16 number; const char *words; } errors[] = {${errors.join(", ")}};`);
   return `${out.join("\n")}\n`;
 }

@@ -22,7 +22,7 @@ export function faultOf(text: string | undefined): Fault | undefined {
 
 function readFault(text: string): Fault {
   const [, step, last = step, name = "EIO"] = /^(\d+)(?:-(\d+))?(?:=(\w+))?$/.exec(text) ?? [];
-  if (step === undefined || !Object.hasOwn(errnoTable, name))
+  if (step === undefined || !Object.hasOwn(errnoTable(), name))
     throw new OciboxError("USAGE", `--inject is "${text}", not STEP[-LAST] or STEP[-LAST]=ERRNO`);
   return { step: Number(step), last: Number(last), errno: errnoOf(name as ErrnoName) };
 }

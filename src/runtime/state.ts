@@ -9,7 +9,7 @@
  */
 import { AT, AT_FDCWD, MNT, O, SIG } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
-import { errnoOf } from "../../ffi/errno.ts";
+import { failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { lockFile, tryLock } from "../../ffi/lock.ts";
@@ -222,11 +222,11 @@ export function updateRecord(root: string, record: StateRecord): void {
  */
 function lockNew(root: string, directory: string): OwnedFd | undefined {
   let made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
-  if (made === -errnoOf("ENOENT")) {
+  if (failedBy(made, "ENOENT")) {
     makeDirectories(root);
     made = attempt("mkdirat", AT_FDCWD, directory, 0o700);
   }
-  if (made === -errnoOf("EEXIST")) throw new OciboxError("IN_USE", "container with given ID already exists");
+  if (failedBy(made, "EEXIST")) throw new OciboxError("IN_USE", "container with given ID already exists");
   if (made < 0) throw new SyscallError("mkdirat", [AT_FDCWD, directory, 0o700], -made);
   const lock = lockIn(directory);
   if (lock === "taken") throw new OciboxError("IN_USE", "container with given ID already exists");
@@ -272,7 +272,7 @@ export function forgetContainer(directory: string): void {
     for (const name of files) attempt("unlinkat", AT_FDCWD, `${directory}/${name}`, 0);
     const removed = attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
     // Whoever else forgets it may have been quicker.
-    if (removed >= 0 || removed === -errnoOf("ENOENT")) return;
+    if (removed >= 0 || failedBy(removed, "ENOENT")) return;
     if (tries === mostTries) throw new SyscallError("unlinkat", [AT_FDCWD, directory, AT.AT_REMOVEDIR], -removed);
     for (let each = 0; each < mountsOnPlace; each++) attempt("umount2", place, MNT.MNT_DETACH | MNT.UMOUNT_NOFOLLOW);
     attempt("unlinkat", AT_FDCWD, place, AT.AT_REMOVEDIR);
