@@ -36,7 +36,7 @@ import {
   stateDirectory,
   updateRecord,
 } from "./state.ts";
-import { type Planned, planFor } from "./templates.ts";
+import { type Planned, type PlanRequest, planFor } from "./templates.ts";
 
 export interface CreateRequest {
   readonly id: string;
@@ -186,11 +186,26 @@ function canBeKept({ netDevices, spec }: Inputs): boolean {
   return netDevices.length === 0;
 }
 
+function requestOf({ root }: CreateRequest, inputs: Inputs): PlanRequest<Inputs> {
+  const { cgroups, state, oci } = inputs;
+  return {
+    inputs,
+    lasts: canBeKept(inputs),
+    called: (id) => ({
+      ...inputs,
+      id,
+      cgroups: { host: cgroups.host, choice: { ...cgroups.choice, id } },
+      state: { ...state, id },
+      oci: { ...oci, id, directory: stateDirectory(root, id), pidFile: oci.pidFile?.replaceAll(inputs.id, id) },
+    }),
+  };
+}
+
 /** The plan, or undefined where it was to be printed, and has been. */
 async function planOf(request: CreateRequest, inputs: Inputs): Promise<Planned<Derived> | undefined> {
   const { explain, fault } = request;
   if (explain === undefined && fault === undefined)
-    return planFor(request.root, inputs, async () => (await planning()).compiler, canBeKept(inputs));
+    return planFor(request.root, requestOf(request, inputs), async () => (await planning()).compiler);
   const { compileInputs, compiler, imageOfSteps } = await planning();
   const { steps } = compileInputs(inputs);
   if (explain === undefined) return { image: imageOfSteps(steps, fault), derived: compiler.derive(inputs) };

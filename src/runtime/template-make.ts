@@ -2,6 +2,7 @@
 import { type EncodedPart, encodePlan, encodeWithPlaces } from "../../ffi/encode.ts";
 import { compileCommand } from "../plan/command.ts";
 import {
+  nameless,
   type PlanCompiler,
   type PlanInputs,
   type PlanTemplate,
@@ -42,6 +43,10 @@ export interface Kind<T extends Template = Template> {
   readonly template: T;
   /** With markers in the place of atoms. */
   readonly part: EncodedPart;
+  /** The same with another id, where an id's places are found by what differs. */
+  readonly other?: EncodedPart | undefined;
+  /** How long that id is. */
+  readonly idLength?: number;
   readonly atoms: readonly string[];
   readonly markers: readonly string[];
 }
@@ -50,17 +55,47 @@ export interface Kind<T extends Template = Template> {
  * All plans of a kind up to where the command is.
  * @param text the inputs as JSON, without what is of the command alone
  * @param atoms what stands for something else in the next container
+ * @param idLength of an id that is none of them, and for which `nameless` stands in the text; else 0
+ * @returns undefined where such an id's places cannot be told
  */
 export function kindTemplate<I extends PlanInputs, D>(
   text: string,
   atoms: readonly string[],
+  idLength: number,
   compiler: PlanCompiler<I, D>,
-): Kind<PlanTemplate> {
+): Kind<PlanTemplate> | undefined {
   const markers = atoms.map((atom) => markerFor(atom, text));
-  const inputs = JSON.parse(replaced(text, atoms, (index) => markers[index] ?? "")) as I;
-  const part = compiler.setUp(inputs);
-  const derived = replaced(JSON.stringify(compiler.derive(inputs)), markers, standIn);
-  return { template: { atoms: placesOf(part, markers), texts: [], bytes: part, derived }, part, atoms, markers };
+  const marked = replaced(text, atoms, (index) => markers[index] ?? "");
+  const stands = JSON.stringify(nameless.repeat(idLength)).slice(1, -1);
+  const withId = (id: string): I => JSON.parse(idLength === 0 ? marked : marked.replaceAll(stands, id)) as I;
+  const part = compiler.setUp(withId(firstLetter.repeat(idLength)));
+  const other = idLength === 0 ? undefined : compiler.setUp(withId(otherLetter.repeat(idLength)));
+  const idPlaces = other === undefined ? [] : differences(part, other, idLength);
+  if (idPlaces === undefined) return undefined;
+  const long = markerFor("x".repeat(longMarker), text);
+  const derivedText = JSON.stringify(compiler.derive(withId(long)));
+  const derived = replaced(derivedText, other === undefined ? markers : [...markers, long], standIn);
+  const places = [...placesOf(part, markers), ...(other === undefined ? [] : [idPlaces])];
+  return { template: { atoms: places, texts: [], bytes: part, derived }, part, other, idLength, atoms, markers };
+}
+
+/** Ids that have no letter in common, so that all of one's bytes differ from the other's. */
+const firstLetter = "y";
+const otherLetter = "z";
+const longMarker = 32;
+
+/** Where the plans of two such ids differ, each place as long as the ids are; undefined where something else differs. */
+function differences(one: Uint8Array, other: Uint8Array, length: number): number[] | undefined {
+  if (one.byteLength !== other.byteLength) return undefined;
+  const places: number[] = [];
+  for (let at = 0; at < one.byteLength; at++) {
+    if (one[at] === other[at]) continue;
+    for (let end = at + length, each = at; each < end; each++)
+      if (one[each] !== firstLetter.charCodeAt(0) || other[each] !== otherLetter.charCodeAt(0)) return undefined;
+    places.push(at);
+    at += length - 1;
+  }
+  return places;
 }
 
 /** Letters that no path has: a stand-in is not taken for another text of the plan. */
@@ -82,7 +117,8 @@ function standInsFor(lengths: readonly number[]): string[] | undefined {
 }
 
 /** The whole of the plans of a kind whose commands are of one shape. @param key of templates.ts's CommandShape */
-export function commandTemplate({ part, atoms, markers }: Omit<Kind, "template">, key: string): Template | undefined {
+export function commandTemplate(kind: Omit<Kind, "template">, key: string): Template | undefined {
+  const { part, other, idLength = 0, atoms, markers } = kind;
   const [name, argLengths, envLengths] = JSON.parse(replaced(key, atoms, (index) => markers[index] ?? "")) as [
     string,
     number[],
@@ -94,5 +130,9 @@ export function commandTemplate({ part, atoms, markers }: Omit<Kind, "template">
   const ofEnv = texts.slice(argLengths.length).values();
   const env = envLengths.map((each) => (typeof each === "string" ? each : (ofEnv.next().value as string)));
   const { image, places } = encodeWithPlaces(compileCommand(args, env), texts, { after: part });
-  return { atoms: placesOf(image, markers), texts: places, bytes: image };
+  const found = { atoms: placesOf(image, markers), texts: places, bytes: image };
+  if (other === undefined) return found;
+  const second = encodeWithPlaces(compileCommand(args, env), texts, { after: other });
+  const ids = differences(image, second.image, idLength);
+  return ids === undefined ? undefined : { ...found, atoms: [...found.atoms, ids] };
 }

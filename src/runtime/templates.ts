@@ -4,6 +4,9 @@
  * kept by a hash of all that it depends on, with the ids left out; the next container of the kind has its own written over
  * the places where they stand, for they are as long.
  *
+ * An id that is short, or a word, may stand in a text by chance: of such a one only the places are left out that it has as
+ * an id, and these are found by what differs between the plans of two ids.
+ *
  * Kept are the plan up to where the command is, to which any command's steps are added, and the image as a whole, for
  * commands like the one that was asked for: the same program with arguments and an environment that are as long, which are
  * written over their places, too. Nothing of them is kept but PATH: an environment may hold secrets.
@@ -27,6 +30,15 @@ export interface PlanInputs {
   /** Whether the command is looked up before it is executed. */
   readonly looksUp: boolean;
   readonly [more: string]: unknown;
+}
+
+/** What a template is looked for by. */
+export interface PlanRequest<I extends PlanInputs> {
+  readonly inputs: I;
+  /** The same inputs for a container of another id, which is as long. */
+  called(id: string): I;
+  /** Whether there can be another container of the kind: a network device and its addresses are of one alone. */
+  readonly lasts: boolean;
 }
 
 /** What makes plans of a caller's inputs; of those of the template, too. */
@@ -54,11 +66,18 @@ const changing = /[0-9a-f]{32,}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g;
 const headBytes = 8;
 const utf8 = new TextEncoder();
 
+/** Whether an id stands in no text by chance. One without a digit may be a word of the specification. */
+function isUnlikely(id: string): boolean {
+  return id.length >= shortestId && /\d/.test(id);
+}
+
+/** What stands in the key for an id that is no atom: a letter that no JSON text has as it is. */
+export const nameless = "\u0002";
+
 /** What stands for something else in the next container: the longest first, where one is part of another. */
 function atomsIn(text: string, id: string): string[] {
   const atoms: string[] = [];
-  // One without a digit may be a word of the specification.
-  if (id.length >= shortestId && /\d/.test(id)) atoms.push(id);
+  if (isUnlikely(id)) atoms.push(id);
   const rest = atoms.length === 0 ? text : text.replaceAll(id, "");
   for (const found of rest.match(changing) ?? []) if (!atoms.includes(found)) atoms.push(found);
   // docker and podman call the host by the first twelve digits.
@@ -209,21 +228,32 @@ function namesOf(program: string, text: string, command: string, atoms: readonly
   return { kind: hash.copy().digest("hex"), command: hash.update(`\n${marked(command)}`).digest("hex") };
 }
 
+/** The key's text without the id, or undefined where there is none, or where it has in it what is to stand for the id. */
+function namelessText<I extends PlanInputs>({ inputs, called }: PlanRequest<I>): string | undefined {
+  const { length } = inputs.id;
+  const text = textOf(called(nameless.repeat(length)));
+  return textOf(inputs)?.includes(asJson(nameless)) === true ? undefined : text;
+}
+
+function asJson(text: string): string {
+  return JSON.stringify(text).slice(1, -1);
+}
+
 /**
  * A container's plan, from a template where there is one.
  * @param root of the runtime's states: templates are kept in it
  * @param load what plans are made by: it is loaded only where one is made
- * @param lasts whether there can be another container of the kind: a network device and its addresses are of one alone
  * @throws OciboxError as compiling does
  */
 export async function planFor<I extends PlanInputs, D>(
   root: string,
-  inputs: I,
+  request: PlanRequest<I>,
   load: () => Promise<PlanCompiler<I, D>>,
-  lasts = true,
 ): Promise<Planned<D>> {
+  const { inputs, lasts } = request;
   const program = identityOf("/proc/self/exe");
-  const text = lasts ? textOf(inputs) : undefined;
+  const isAtom = isUnlikely(inputs.id);
+  const text = lasts ? (isAtom ? textOf(inputs) : namelessText(request)) : undefined;
   const { args = [], env = [] } = inputs.spec.process ?? {};
   if (program === undefined || text === undefined || args.length === 0) {
     const compiler = await load();
@@ -232,16 +262,18 @@ export async function planFor<I extends PlanInputs, D>(
   const atoms = atomsIn(text, inputs.id);
   const shape = shapeOf(args, env);
   const names = namesOf(program, text, shape?.key ?? "", atoms);
+  // Behind the others, for it is found in another way.
+  const all = isAtom ? atoms : [...atoms, inputs.id];
   const ready = shape && readKept(root, folder, names.command);
   if (ready !== undefined) {
     const template = unpacked<PlanTemplate>(ready);
-    return planned(template, atoms, instance(template, atoms, shape?.texts ?? []));
+    return planned(template, all, instance(template, all, shape?.texts ?? []));
   }
   const kept = readKept(root, folder, names.kind);
   const { commandTemplate, kindTemplate, withCommand } = await import("./template-make.ts");
   if (kept !== undefined && kept.byteLength > 0) {
     const template = unpacked<PlanTemplate>(kept);
-    return planned(template, atoms, withCommand(instance(template, atoms, []) as EncodedPart, args, env));
+    return planned(template, all, withCommand(instance(template, all, []) as EncodedPart, args, env));
   }
   const compiler = await load();
   const made = { image: compiler.whole(inputs), derived: compiler.derive(inputs) };
@@ -249,7 +281,8 @@ export async function planFor<I extends PlanInputs, D>(
     writeKept(root, folder, names.kind, new Uint8Array(), inputs.id);
     return made;
   }
-  const kind = kindTemplate<I, D>(text, atoms, compiler);
+  const kind = kindTemplate<I, D>(text, atoms, isAtom ? 0 : inputs.id.length, compiler);
+  if (kind === undefined) return made;
   writeKept(root, folder, names.kind, packed(kind.template), inputs.id);
   const command = shape && commandTemplate(kind, shape.key);
   if (command !== undefined)

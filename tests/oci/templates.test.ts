@@ -132,6 +132,49 @@ test("a command that was seen with its kind comes with the container's own id, a
   }
 });
 
+/** A run of that id: its name, its cgroup and its host name, as the kernel has them. */
+async function shortLife(id: string, hostname: string): Promise<unknown> {
+  box.write((spec) => {
+    if (spec.process === undefined) return;
+    spec.hostname = hostname;
+    spec.process.args = ["sleep", "1000"];
+  });
+  const pidFile = join(box.dir, `${id}.pid`);
+  // A short one may be anywhere in a path.
+  const noted = id.length > 3 ? ["--pid-file", pidFile] : [];
+  expect(await box.call("create", ...noted, id)).toEqual({ out: "", err: "", code: 0 });
+  const state = JSON.parse((await box.call("state", id)).out);
+  const pid = String(state.pid);
+  if (id.length > 3) expect(readFileSync(pidFile, "utf8")).toBe(pid);
+  const [cgroup = ""] = readFileSync(`/proc/${pid}/cgroup`, "utf8").split("\n");
+  expect((await box.call("start", id)).code).toBe(0);
+  const name = (await box.call("exec", id, "hostname")).out.trim();
+  expect(await box.call("delete", "-f", id)).toEqual({ out: "", err: "", code: 0 });
+  return [state.id, cgroup.slice(cgroup.lastIndexOf("/")), name];
+}
+
+test("ids that are short, a number or a word have one template as well, where no other text has them", async () => {
+  for (const ids of [
+    ["t1", "t2", "t3", "10"],
+    ["proc", "root", "mnt7", "type"],
+    ["a", "b", "c", "7"],
+  ]) {
+    const kinds = templates().length;
+    const made: number[] = [];
+    for (const id of ids) {
+      expect(await shortLife(id, "short-ids")).toEqual([id, `/${id}`, "short-ids"]);
+      made.push(templates().length - kinds);
+    }
+    expect([ids, made]).toEqual([ids, [0, 2, 2, 2]]);
+  }
+  // In the configuration it may be anything: then each is a kind by itself.
+  const kinds = templates().length;
+  for (const id of ["t4", "t5", "t6"]) expect(await shortLife(id, `x${id}x`)).toEqual([id, `/${id}`, `x${id}x`]);
+  expect(templates().length).toBe(kinds);
+  for (let turn = 0; turn < 3; turn++) expect(await shortLife("t4", "xt4x")).toEqual(["t4", "/t4", "xt4x"]);
+  expect(templates().length).toBe(kinds + 2);
+});
+
 test("a template that others could have written is not taken, nor one that is damaged", async () => {
   const folder = join(box.root, ".plans");
   box.command("echo", "well");
