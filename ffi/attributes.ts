@@ -48,13 +48,18 @@ export function pathAt(fd: number, name: Uint8Array): Uint8Array {
 
 type Where = string | Uint8Array | number;
 
+/** Names of extended attributes, each with a NUL. @returns their bytes, or -errno */
+function listXattrs(where: Where, names: Uint8Array | null, size: number): number {
+  return typeof where === "number"
+    ? attempt("flistxattr", where, names, size)
+    : attempt("llistxattr", where, names, size);
+}
+
 /** Extended attributes, but for overlay's own. The value is valid until the next. */
 export function* xattrsOf(where: Where): Generator<readonly [name: string, value: Uint8Array, size: number]> {
-  const list = (names: Uint8Array | null, size: number): number =>
-    typeof where === "number" ? attempt("flistxattr", where, names, size) : attempt("llistxattr", where, names, size);
-  if (list(null, 0) <= 0) return;
+  if (listXattrs(where, null, 0) <= 0) return;
   const names = alloc(mostNames);
-  const length = list(names, mostNames);
+  const length = listXattrs(where, names, mostNames);
   if (length <= 0) return;
   const value = alloc(mostValue);
   for (const name of text.decode(names.subarray(0, length)).split("\0")) {
@@ -73,6 +78,7 @@ export function* xattrsOf(where: Where): Generator<readonly [name: string, value
  * @param from a descriptor, or a path that is no symlink's target: they are not followed; `to` is of the same kind
  */
 export function copyXattrs<W extends Where>(from: W, to: W): void {
+  if (listXattrs(from, null, 0) <= 0) return;
   for (const [name, value, size] of xattrsOf(from)) {
     const set =
       typeof to === "number"
@@ -101,6 +107,12 @@ export interface Attributes {
 
 /** @param where a descriptor that can be read, or a path that ends in no symlink. @throws SyscallError */
 export function readAttributes(where: string | number): Attributes {
+  const xattrs = new Map(Array.from(xattrsOf(where), ([name, value, size]) => [name, value.slice(0, size)]));
+  return { ...readPlain(where), xattrs };
+}
+
+/** All but extended attributes. */
+function readPlain(where: string | number): Omit<Attributes, "xattrs"> {
   const stat = alloc(256);
   if (typeof where === "number") direct.statx(where, "", AT.AT_EMPTY_PATH, statMask, stat);
   else direct.statx(AT_FDCWD, where, AT.AT_SYMLINK_NOFOLLOW, statMask, stat);
@@ -112,7 +124,6 @@ export function readAttributes(where: string | number): Attributes {
     gid: get("stx_gid"),
     seconds: get("stx_mtime_sec"),
     nanoseconds: get("stx_mtime_nsec"),
-    xattrs: new Map(Array.from(xattrsOf(where), ([name, value, size]) => [name, value.slice(0, size)])),
   };
 }
 
@@ -122,7 +133,7 @@ export function readAttributes(where: string | number): Attributes {
  * @throws SyscallError
  */
 export function copyAttributes(from: string, to: string): void {
-  const { uid, gid, mode, seconds, nanoseconds } = readAttributes(from);
+  const { uid, gid, mode, seconds, nanoseconds } = readPlain(from);
   direct.fchownat(AT_FDCWD, to, uid, gid, AT.AT_SYMLINK_NOFOLLOW);
   direct.fchmodat(AT_FDCWD, to, mode);
   copyXattrs(from, to);

@@ -54,9 +54,13 @@ export interface CommandInput {
 /** The environment: ours, under the image's, under what was given. @param home of the account, for HOME */
 export function environmentOf(input: CommandInput, home: string): string[] {
   const { image, options } = input;
-  const found = new Map<string, string>();
+  const env: string[] = [];
+  const places = new Map<string, number>();
   const put = (item: string): void => {
-    found.set(item.slice(0, item.indexOf("=")), item);
+    const name = item.slice(0, item.indexOf("="));
+    const at = places.get(name);
+    if (at !== undefined) env[at] = item;
+    else places.set(name, env.push(item) - 1);
   };
   put(defaultPath);
   put(`HOSTNAME=${hostnameOf(input)}`);
@@ -67,8 +71,8 @@ export function environmentOf(input: CommandInput, home: string): string[] {
     put(item);
   }
   for (const item of options.env) put(item);
-  if (!found.has("HOME")) put(`HOME=${home}`);
-  return [...found.values()];
+  if (!places.has("HOME")) put(`HOME=${home}`);
+  return env;
 }
 
 export function hostnameOf(input: CommandInput): string {

@@ -34,5 +34,8 @@ function readEnvFile(path: string): string[] {
 
 /** The variables that the command line asks for, files first, the later of a name winning in the end. */
 export function environment(files: readonly string[], items: readonly string[]): string[] {
-  return [...files.flatMap(readEnvFile), ...items.flatMap((item) => expand(item, "the flag --env"))];
+  const found: string[] = [];
+  for (const file of files) found.push(...readEnvFile(file));
+  for (const item of items) found.push(...expand(item, "the flag --env"));
+  return found;
 }

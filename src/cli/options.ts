@@ -20,7 +20,7 @@ export interface Command {
   /** Options end at the first word that is not one: `run IMAGE CMD -x`. */
   readonly stopAtFirst?: boolean;
   /** Flags that other tools have here, and what to do without them. */
-  readonly notYet?: Readonly<Record<string, string>>;
+  readonly notYet?: () => Readonly<Record<string, string>>;
   /** Fewest and most words beside the options. */
   readonly words: readonly [least: number, most: number];
   /** Returns the exit code. */
@@ -39,7 +39,8 @@ export class Given {
 
   /** The last value of an option. */
   text(name: string): string | undefined {
-    return this.#values.get(name)?.at(-1);
+    const all = this.#values.get(name);
+    return all?.[all.length - 1];
   }
 
   /** Every value of an option, in order. */
@@ -89,7 +90,8 @@ export function nearest(word: string, among: Iterable<string>): string | undefin
 
 function unknown(flag: string, { def, notYet }: Command, command: string): OciboxError {
   const options = def.args;
-  const without = notYet !== undefined && Object.hasOwn(notYet, flag) ? notYet[flag] : undefined;
+  const others = notYet?.() ?? {};
+  const without = Object.hasOwn(others, flag) ? others[flag] : undefined;
   if (without !== undefined)
     return new OciboxError("UNSUPPORTED", `ocibox ${command} ${flag} is not there yet`, { hint: without });
   const names: string[] = ["--help"];

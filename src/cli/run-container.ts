@@ -110,9 +110,8 @@ function isOutOfReach(error: unknown): boolean {
   return error instanceof OciboxError && ["NETWORK", "REGISTRY", "NOT_FOUND", "DENIED"].includes(error.code);
 }
 
-/** What the lock file has for the image, where that counts. */
+/** What the lock file has for the image. */
 async function lockedWord(given: Given): Promise<LockedWord | undefined> {
-  if (!given.flag("locked") && given.text("lock-file") === undefined) return undefined;
   const { checkLockFlags, lockedWords } = await import("./locked.ts");
   checkLockFlags(given);
   const word = given.words[0] as string;
@@ -124,18 +123,24 @@ async function lockedWord(given: Given): Promise<LockedWord | undefined> {
 }
 
 function volumes(given: Given): Volume[] {
-  return given.all("volume").map((text) => checkSource(parseVolume(text, process.cwd())));
+  const found: Volume[] = [];
+  for (const text of given.all("volume")) found.push(checkSource(parseVolume(text, process.cwd())));
+  return found;
 }
 
 /** --security-opt seccomp=FILE is read here: what comes after is pure. */
+function securityOption(option: string): string {
+  const file = /^seccomp=(?!unconfined$)(.*)$/s.exec(option)?.[1];
+  if (file === undefined || file.startsWith("{")) return option;
+  const text = readText(file, 4 << 20);
+  if (text === undefined) throw new OciboxError("USAGE", `cannot read the seccomp profile "${file}": no such file`);
+  return `seccomp=${text}`;
+}
+
 function securityOptions(given: Given): string[] {
-  return given.all("security-opt").map((option) => {
-    const file = /^seccomp=(?!unconfined$)(.*)$/s.exec(option)?.[1];
-    if (file === undefined || file.startsWith("{")) return option;
-    const text = readText(file, 4 << 20);
-    if (text === undefined) throw new OciboxError("USAGE", `cannot read the seccomp profile "${file}": no such file`);
-    return `seccomp=${text}`;
-  });
+  const found: string[] = [];
+  for (const option of given.all("security-opt")) found.push(securityOption(option));
+  return found;
 }
 
 function runOptions(given: Given): RunOptions {
@@ -170,14 +175,12 @@ function hasMore(given: Given): boolean {
 }
 
 /** @throws OciboxError USAGE where it is no signal */
-async function stopSignalOf(given: Given): Promise<string | undefined> {
-  const text = given.text("stop-signal");
-  if (text !== undefined) (await import("../runtime/state.ts")).parseSignal(text);
-  return text;
+async function checkStopSignal(text: string): Promise<void> {
+  (await import("../runtime/state.ts")).parseSignal(text);
 }
 
-function stopTimeoutOf(text: string | undefined): number | undefined {
-  if (text === undefined || /^\d{1,6}$/.test(text)) return text === undefined ? undefined : Number(text);
+function secondsOf(text: string): number {
+  if (/^\d{1,6}$/.test(text)) return Number(text);
   throw new OciboxError("USAGE", `--stop-timeout is "${text}", which is no number of seconds`);
 }
 
@@ -205,7 +208,11 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
   const when = given.text("pull");
   const asks = when === "always" || when === "newer";
   if (given.flag("offline") && asks) throw new OciboxError("USAGE", `--offline and --pull=${when} cannot both be had`);
-  const locked = await lockedWord(given);
+  const counts = given.flag("locked") || given.text("lock-file") !== undefined;
+  const locked = counts ? await lockedWord(given) : undefined;
+  const stopSignal = given.text("stop-signal");
+  if (stopSignal !== undefined) await checkStopSignal(stopSignal);
+  const stopTimeout = given.text("stop-timeout");
   const plain = runOptions(given);
   const options = hasMore(given) ? (await import("./run-more.ts")).withMore(given, plain) : plain;
   const store = openStore(places.root, places.storeOptions);
@@ -224,13 +231,13 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
     name,
     autoRemove: given.flag("rm"),
     idFile: given.text("cidfile"),
-    stopSignal: await stopSignalOf(given),
-    stopTimeout: stopTimeoutOf(given.text("stop-timeout")),
+    stopSignal,
+    stopTimeout: stopTimeout === undefined ? undefined : secondsOf(stopTimeout),
     labels: labelsOf(given.all("label")),
     interactive,
     detach,
     made: only ? print : undefined,
-    explain: await explainerIf(given.flag("explain")),
+    explain: given.flag("explain") ? await explainerIf(true) : undefined,
     fault: faultOf(given.text("inject")),
   };
   const { name: kind, kept } = kindOfContainer(request);

@@ -39,7 +39,7 @@ const ports = "with --network host a container's ports are the host's";
 const services = "a service manager can do that: ocibox ends with the container's exit code";
 
 /** What docker and podman have, and what to do without it. */
-export const notYet: Readonly<Record<string, string>> = {
+export const notYet = (): Readonly<Record<string, string>> => ({
   ...Object.fromEntries(["-p", "--publish", "-P", "--publish-all", "--expose"].map((flag) => [flag, ports])),
   ...Object.fromEntries(
     ["--ip", "--ip6", "--link", "--network-alias", "--mac-address"].map((flag) => [
@@ -60,4 +60,4 @@ export const notYet: Readonly<Record<string, string>> = {
   "--blkio-weight": "most kernels have no weights of disks; --cpu-shares weighs CPU time",
   "--gpus": "give the devices with --device",
   "--runtime": "ocibox is its own runtime",
-};
+});

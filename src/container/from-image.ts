@@ -3,6 +3,7 @@ import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { encodePart, encodePlan } from "../../ffi/encode.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { writeNew } from "../../ffi/files.ts";
+import type { Undo } from "../../ffi/undo.ts";
 import { accountOf, type BundleInput, createSpec } from "../bundle/bundle.ts";
 import { OciboxError } from "../errors.ts";
 import { compileCommand } from "../plan/command.ts";
@@ -98,7 +99,7 @@ export function fromImage(
   choice: ImageChoice,
   claimed: Claim,
   name: string | undefined,
-  undo: DisposableStack,
+  undo: Undo,
 ): Uint8Array<ArrayBuffer> | undefined {
   const { root, options, facts, fault } = request;
   const { id } = claimed;

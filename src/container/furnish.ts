@@ -7,6 +7,7 @@ import type { OwnedFd } from "../../ffi/fd.ts";
 import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
+import type { Undo } from "../../ffi/undo.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { prepareTree } from "../rootfs/prepare.ts";
@@ -90,7 +91,7 @@ export interface Made {
  * The folder and the mounted tree. What of it is on disk is removed by `undo` if anything fails.
  * @returns the tree: a detached mount, owned by `undo`
  */
-export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: DisposableStack): number {
+export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: Undo): number {
   const { root, options, store } = request;
   const { id } = claimed;
   const directory = containerDirectory(root, id);

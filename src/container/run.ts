@@ -7,6 +7,7 @@ import { attempt, tolerate } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { writeFully, writeNew } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
+import { Undo } from "../../ffi/undo.ts";
 import { argsOf, environmentOf } from "../bundle/command.ts";
 import { OciboxError } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
@@ -30,7 +31,8 @@ export function kindOfContainer(request: RunRequest): Kind {
   const { imageName, platform, options, facts, interactive, detach, init, autoRemove, root, state, store } = request;
   // What a file or a directory holds may have changed since: it is looked at each time.
   if (isTransport(imageName)) return { name: undefined, kept: undefined };
-  const kinds = options.volumes.map((volume) => kindOf(volume.source));
+  const kinds: string[] = [];
+  for (const { source } of options.volumes) kinds.push(kindOf(source));
   const name = keyName({
     imageName,
     platform,
@@ -56,7 +58,7 @@ async function fromKept(
   claimed: Claim,
   kept: KeptPlan,
   name: string | undefined,
-  undo: DisposableStack,
+  undo: Undo,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const { id } = claimed;
   const input = { id, image: kept.image, options: request.options };
@@ -68,7 +70,7 @@ async function fromKept(
 }
 
 /** @throws OciboxError IN_USE where the file is there: somebody else's id may be in it */
-function writeIdFile(path: string, id: ContainerId, undo: DisposableStack): void {
+function writeIdFile(path: string, id: ContainerId, undo: Undo): void {
   const flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
   const fd = tolerate(["EEXIST"], "openat", AT_FDCWD, path, flags, 0o644);
   if (fd < 0)
@@ -91,7 +93,7 @@ export async function runContainer(
   name: string | undefined,
 ): Promise<number> {
   using claimed = claim(request.state);
-  using undo = new DisposableStack();
+  using undo = new Undo();
   let plan: Uint8Array<ArrayBuffer> | undefined;
   if ("bytes" in image) plan = await fromKept(request, claimed, image, name, undo);
   else {
@@ -103,7 +105,7 @@ export async function runContainer(
   if (request.made !== undefined) {
     request.made(claimed.id);
     // What is mounted goes with this process.
-    undo.move();
+    undo.keep();
     return 0;
   }
   claimed.inherit();

@@ -3,6 +3,7 @@ import { encodePlan, type Fault } from "../../ffi/encode.ts";
 import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
+import { Undo } from "../../ffi/undo.ts";
 import { OciboxError } from "../errors.ts";
 import { compile } from "../plan/compile.ts";
 import { prepareTree } from "../rootfs/prepare.ts";
@@ -29,7 +30,7 @@ function alreadyRuns({ name }: ContainerStatus): OciboxError {
 }
 
 /** The tree, mounted for nobody yet, by the number that a plan knows it by. */
-function mountTree(store: Store, container: ContainerStatus, undo: DisposableStack): number {
+function mountTree(store: Store, container: ContainerStatus, undo: Undo): number {
   const { snapshotter: kind, layers, name } = container;
   using lock = store.lockShared();
   void lock;
@@ -64,7 +65,7 @@ export function startContainer(store: Store, state: string, container: Container
   const config = readText(`${containerDirectory(root, id)}/config.json`, mostConfig);
   if (config === undefined) throw new OciboxError("STORE", `the container "${name}" has lost its config.json`);
   const spec = decodeSpec(config);
-  using undo = new DisposableStack();
+  using undo = new Undo();
   const { attach, says } = options;
   const request = {
     root,

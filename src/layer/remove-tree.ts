@@ -5,17 +5,12 @@
  */
 import { AT, O, RENAME, RESOLVE, S } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError, tolerate } from "../../ffi/direct.ts";
-import { errnoOf } from "../../ffi/errno.ts";
+import { failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { struct } from "../../ffi/sys.ts";
 
 type Name = string | Uint8Array;
-
-const EISDIR = -errnoOf("EISDIR");
-const ENOTEMPTY = -errnoOf("ENOTEMPTY");
-const ENOENT = -errnoOf("ENOENT");
-const EEXIST = -errnoOf("EEXIST");
 
 let moved = 0;
 
@@ -44,7 +39,7 @@ export function* names(fd: number): Generator<Uint8Array> {
 
 function unlink(directory: number, name: Name): number {
   const result = attempt("unlinkat", directory, name, 0);
-  return result === EISDIR ? attempt("unlinkat", directory, name, AT.AT_REMOVEDIR) : result;
+  return failedBy(result, "EISDIR") ? attempt("unlinkat", directory, name, AT.AT_REMOVEDIR) : result;
 }
 
 function openDirectory(directory: number, name: Name): number {
@@ -58,7 +53,7 @@ function openDirectory(directory: number, name: Name): number {
 function moveUp(from: number, name: Name, top: number): number {
   for (;;) {
     const result = attempt("renameat2", from, name, top, `.ocibox-${moved++}`, RENAME.RENAME_NOREPLACE);
-    if (result !== EEXIST) return result;
+    if (!failedBy(result, "EEXIST")) return result;
   }
 }
 
@@ -68,7 +63,7 @@ function sweep(directory: number, onFull: (name: Name) => number): number {
   let last = 0;
   for (const name of names(directory)) {
     let result = unlink(directory, name);
-    if (result === ENOTEMPTY) result = onFull(name);
+    if (failedBy(result, "ENOTEMPTY")) result = onFull(name);
     if (result >= 0) gone++;
     else last = result;
   }
@@ -90,17 +85,17 @@ function emptyOne(top: number, name: Name): number {
  */
 export function removeTree(directory: number, name: Name): void {
   const result = attempt("unlinkat", directory, name, 0);
-  if (result >= 0 || result === ENOENT) return;
-  if (result !== EISDIR) throw new SyscallError("unlinkat", [directory, name, 0], -result);
+  if (result >= 0 || failedBy(result, "ENOENT")) return;
+  if (!failedBy(result, "EISDIR")) throw new SyscallError("unlinkat", [directory, name, 0], -result);
   const fd = openDirectory(directory, name);
-  if (fd === ENOENT) return;
+  if (failedBy(fd, "ENOENT")) return;
   if (fd < 0) throw new SyscallError("openat2", [directory, name, null, 24], -fd);
   {
     using top = new OwnedFd(fd);
     while (sweep(top.fd, (inner) => emptyOne(top.fd, inner)) > 0);
   }
   const removed = attempt("unlinkat", directory, name, AT.AT_REMOVEDIR);
-  if (removed < 0 && removed !== ENOENT)
+  if (removed < 0 && !failedBy(removed, "ENOENT"))
     throw new SyscallError("unlinkat", [directory, name, AT.AT_REMOVEDIR], -removed);
 }
 

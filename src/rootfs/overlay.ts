@@ -52,8 +52,9 @@ function nameOf(path: string): string {
 export function seen(lower: readonly string[]): readonly string[] {
   const value = alloc(1);
   const opaque = opaqueAttribute();
-  const last = lower.findIndex((layer) => attempt("lgetxattr", layer, opaque, value, 1) === 1);
-  return last < 0 ? lower : lower.slice(0, last + 1);
+  for (let index = 0; index < lower.length; index++)
+    if (attempt("lgetxattr", lower[index] as string, opaque, value, 1) === 1) return lower.slice(0, index + 1);
+  return lower;
 }
 
 /**

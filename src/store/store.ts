@@ -128,7 +128,8 @@ export class Store {
 
   /** Whether an image's layers lie there to be mounted. @param chains the lowest first */
   isUnpacked(kind: Snapshotter, chains: readonly ChainId[]): boolean {
-    return needed(kind, chains).every((each) => this.hasLayer(kind, each));
+    for (const each of needed(kind, chains)) if (!this.hasLayer(kind, each)) return false;
+    return true;
   }
 
   /** How an image's layers lie there to be mounted; undefined where some are missing. */
