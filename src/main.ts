@@ -207,8 +207,7 @@ async function main(argv: readonly string[]): Promise<number> {
       "remove the bit with chmod u-s,g-s and run it as root or as yourself",
     );
   const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
-  for (const end of ociEnds)
-    if (called.endsWith(end)) return (await import("./cli/oci/call.ts")).callOci(called, argv, OCIBOX_VERSION);
+  for (const end of ociEnds) if (called.endsWith(end)) return callRuntime(called, argv);
   const [first] = argv;
   if (first === "--version" || first === "-v" || first === "-V") {
     console.log(`ocibox version ${OCIBOX_VERSION}`);
@@ -219,7 +218,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const { globals, rest } = start;
   debug = globals.debug;
   const word = rest[0];
-  if (word === "oci") return (await import("./cli/oci/call.ts")).callOci("ocibox oci", rest.slice(1), OCIBOX_VERSION);
+  if (word === "oci") return callRuntime("ocibox oci", rest.slice(1));
   if (word === undefined || help.includes(word)) {
     const { showOverview } = await import("./cli/overview.ts");
     await showOverview(rest[1], OCIBOX_VERSION, commands, load, globals);
@@ -231,6 +230,13 @@ async function main(argv: readonly string[]): Promise<number> {
     return expanded === undefined ? unknownCommand(word) : call(expanded, globals);
   }
   return call(rest, globals);
+}
+
+/** What stands on the command line says which command it may be, not which it is. */
+async function callRuntime(name: string, argv: readonly string[]): Promise<number> {
+  if (argv.includes("run") || argv.includes("create"))
+    return (await import("./cli/oci/call-create.ts")).callCreate(name, argv, OCIBOX_VERSION);
+  return (await import("./cli/oci/call.ts")).callOci(name, argv, OCIBOX_VERSION);
 }
 
 async function call([word = "", ...words]: readonly string[], globals: Globals): Promise<number> {

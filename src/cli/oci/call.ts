@@ -185,8 +185,17 @@ async function showCommandHelp(name: string, word: string, command: OciCommand):
   showText(commandHelp(name, word, command));
 }
 
-/** @param name what it was called by @returns the exit code; errors are told here, as runc tells them */
-export async function callOci(name: string, argv: readonly string[], version: string): Promise<number> {
+/**
+ * @param name what it was called by
+ * @param loaded commands that are there already
+ * @returns the exit code; errors are told here, as runc tells them
+ */
+export async function callOci(
+  name: string,
+  argv: readonly string[],
+  version: string,
+  loaded: Partial<Record<CommandName, OciCommand>> = {},
+): Promise<number> {
   let globals: OciGlobals | undefined;
   let command: OciCommand | undefined;
   try {
@@ -206,7 +215,7 @@ export async function callOci(name: string, argv: readonly string[], version: st
     }
     tellDebug(globals, `ocibox ${version}, process ${process.pid}: ${[word, ...rest].join(" ")}`);
     tellDebug(globals, `containers of "${globals.root}", cgroups by ${globals.cgroupManager}`);
-    command = (await load(word)).command;
+    command = loaded[word] ?? (await load(word)).command;
     return await callCommand(command, word, rest, globals);
   } catch (error) {
     if (error instanceof OciHelpAsked) return showOverview(name, version);
