@@ -209,6 +209,13 @@ async function main(argv: readonly string[]): Promise<number> {
   const called = process.argv0.slice(process.argv0.lastIndexOf("/") + 1);
   for (const end of ociEnds) if (called.endsWith(end)) return callRuntime(called, argv);
   const [first] = argv;
+  if (first === "oci") return callRuntime("ocibox oci", argv.slice(1));
+  return callAny(argv);
+}
+
+/** All but the runtime, which is apart: a function takes as long to begin as there is in it, used or not. */
+async function callAny(argv: readonly string[]): Promise<number> {
+  const [first] = argv;
   if (first === "--version" || first === "-v" || first === "-V") {
     console.log(`ocibox version ${OCIBOX_VERSION}`);
     return 0;

@@ -99,18 +99,23 @@ export function copyUps(
   rootfs: string,
 ): (readonly [destination: string, entries: readonly CopyUpEntry[]])[] {
   const found: (readonly [string, readonly CopyUpEntry[]])[] = [];
-  for (const mount of spec.mounts ?? []) {
-    if (mount.type !== "tmpfs" || mount.options?.includes("tmpcopyup") !== true) continue;
-    using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-    // Inside the root, whatever links lead there: the plan looks in the same way.
-    const place = openInRoot(root.fd, mount.destination);
-    if (place === undefined) continue;
-    using directory = place;
-    const entries: CopyUpEntry[] = [];
-    entriesBelow(`/proc/self/fd/${directory.fd}`, "", entries);
-    found.push([mount.destination, entries]);
+  for (const { type, options, destination } of spec.mounts ?? []) {
+    if (type !== "tmpfs" || options?.includes("tmpcopyup") !== true) continue;
+    const entries = entriesOf(rootfs, destination);
+    if (entries !== undefined) found.push([destination, entries]);
   }
   return found;
+}
+
+/** What is in a directory of the tree; undefined where there is none. */
+function entriesOf(rootfs: string, destination: string): CopyUpEntry[] | undefined {
+  using root = new OwnedFd(direct.openat(AT_FDCWD, rootfs, O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC, 0));
+  // Inside the root, whatever links lead there: the plan looks in the same way.
+  using directory = openInRoot(root.fd, destination);
+  if (directory === undefined) return undefined;
+  const entries: CopyUpEntry[] = [];
+  entriesBelow(`/proc/self/fd/${directory.fd}`, "", entries);
+  return entries;
 }
 
 function openInRoot(root: number, path: string): OwnedFd | undefined {

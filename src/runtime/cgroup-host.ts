@@ -23,22 +23,24 @@ function placeOf(name: string, known: readonly string[]): string | undefined {
   return undefined;
 }
 
+function hostV2({ mode, controllers }: HostFacts["cgroup"], own: string): CgroupHost {
+  const hierarchy = { name: "", mount: mountPoint, own };
+  const beside = directoryOf(cgroupIn(hierarchy, undefined, "x"));
+  return {
+    mode,
+    hierarchies: [hierarchy],
+    controllers,
+    delegate: readText("/sys/kernel/cgroup/delegate")?.trim().split("\n"),
+    writable: isWritable(beside.slice(0, beside.lastIndexOf("/"))),
+  };
+}
+
 /** All hierarchies that are mounted. @param found what the host's facts say of them already */
 export function cgroupHost(found: HostFacts["cgroup"]): CgroupHost {
   const { mode } = found;
   const own = cgroupsOfProcess("self");
   const hierarchies: Hierarchy[] = [];
-  if (mode === "v2") {
-    const hierarchy = { name: "", mount: mountPoint, own: own.get("") ?? "/" };
-    const beside = directoryOf(cgroupIn(hierarchy, undefined, "x"));
-    return {
-      mode,
-      hierarchies: [hierarchy],
-      controllers: found.controllers,
-      delegate: readText("/sys/kernel/cgroup/delegate")?.trim().split("\n"),
-      writable: isWritable(beside.slice(0, beside.lastIndexOf("/"))),
-    };
-  }
+  if (mode === "v2") return hostV2(found, own.get("") ?? "/");
   const hasUnified = mode === "hybrid" || (mode === "none" && isThere(`${mountPoint}/unified/cgroup.procs`));
   for (const [name, path] of own) {
     const unified = hasUnified ? `${mountPoint}/unified` : undefined;

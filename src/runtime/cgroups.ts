@@ -2,7 +2,7 @@
 import { AT, AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn, readText } from "../../ffi/files.ts";
+import { isThere, namesIn, readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 import type { CgroupPlan } from "../plan/cgroups/plan.ts";
 
@@ -60,9 +60,9 @@ export function checkUnused(cgroups: Cgroups): void {
     throw new OciboxError("IN_USE", `container's cgroup is not empty: ${length} process(es) in "${top}"`, { hint });
   // In v1 a hierarchy of its own, where the others may have no such cgroup.
   const freezer = freezerOf(cgroups);
-  const state = cgroups.mode === "v2" ? "cgroup.freeze" : "freezer.state";
-  const text = freezer === undefined ? undefined : readText(`${freezer}/${state}`);
-  if (text !== undefined && ["1", "FROZEN"].includes(text.trim()))
+  if (freezer === undefined || !isThere(freezer)) return;
+  const text = readText(`${freezer}/${cgroups.mode === "v2" ? "cgroup.freeze" : "freezer.state"}`) ?? "";
+  if (["1", "FROZEN"].includes(text.trim()))
     throw new OciboxError("IN_USE", `container's cgroup unexpectedly frozen: "${freezer}"`, { hint });
 }
 

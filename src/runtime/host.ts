@@ -16,11 +16,15 @@ function fileSystem(path: string): number {
 /** The hierarchies of v1 that a container may be put in; others (blkio, freezer, …) are not joined. */
 const joined = ["pids", "devices", "memory", "cpu", "cpuset"] as const;
 
+function cgroupsV2(): HostFacts["cgroup"] {
+  const text = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").trim();
+  const controllers = text === "" ? [] : text.split(" ");
+  return { mode: "v2", controllers, writable: isWritable(cgroupMount) };
+}
+
 function cgroups(): HostFacts["cgroup"] {
   if (fileSystem(cgroupMount) === MAGIC.CGROUP2_SUPER_MAGIC) {
-    const text = (readText(`${cgroupMount}/cgroup.controllers`) ?? "").trim();
-    const controllers = text === "" ? [] : text.split(" ");
-    return { mode: "v2", controllers, writable: isWritable(cgroupMount) };
+    return cgroupsV2();
   }
   const controllers: string[] = [];
   for (const name of joined) if (isThere(`${cgroupMount}/${name}/tasks`)) controllers.push(name);

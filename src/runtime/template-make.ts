@@ -1,15 +1,54 @@
 /** What is needed of templates where one is made, or where its container has another command. */
 import { type EncodedPart, encodePlan, encodeWithPlaces } from "../../ffi/encode.ts";
 import { compileCommand } from "../plan/command.ts";
+import { readKept, writeKept } from "./kept.ts";
 import {
+  folder,
+  instance,
   nameless,
   type PlanCompiler,
   type PlanInputs,
+  type Planned,
   type PlanTemplate,
+  packed,
+  planned,
   replaced,
+  type Sought,
   standIn,
   type Template,
+  unpacked,
 } from "./templates.ts";
+
+/** A plan for a command that no template was made for: of its kind's, where there is one, or compiled. */
+export async function planAnew<I extends PlanInputs, D>(
+  root: string,
+  inputs: I,
+  sought: Sought | undefined,
+  load: () => Promise<PlanCompiler<I, D>>,
+): Promise<Planned<D>> {
+  const { args = [], env = [] } = inputs.spec.process ?? {};
+  const kept = sought && readKept(root, folder, sought.names.kind);
+  if (sought !== undefined && kept !== undefined && kept.byteLength > 0) {
+    const template = unpacked<PlanTemplate>(kept);
+    const part = instance(template, sought.all, []) as EncodedPart;
+    return planned(template, sought.all, withCommand(part, args, env));
+  }
+  const compiler = await load();
+  const made = { image: compiler.whole(inputs), derived: compiler.derive(inputs) };
+  if (sought === undefined) return made;
+  const { names, shape, text, atoms, idLength } = sought;
+  if (kept === undefined) {
+    writeKept(root, folder, names.kind, new Uint8Array(), inputs.id);
+    return made;
+  }
+  const kind = kindTemplate<I, D>(text, atoms, idLength, compiler);
+  if (kind === undefined) return made;
+  writeKept(root, folder, names.kind, packed(kind.template), inputs.id);
+  const command = shape && commandTemplate(kind, shape.key);
+  if (command !== undefined)
+    writeKept(root, folder, names.command, packed({ ...command, derived: kind.template.derived }), inputs.id);
+  return made;
+}
 
 /** Letters that are no digits of a hash, as many as the atom has, which the text has not. */
 function markerFor(atom: string, text: string): string {
@@ -58,7 +97,7 @@ export interface Kind<T extends Template = Template> {
  * @param idLength of an id that is none of them, and for which `nameless` stands in the text; else 0
  * @returns undefined where such an id's places cannot be told
  */
-export function kindTemplate<I extends PlanInputs, D>(
+function kindTemplate<I extends PlanInputs, D>(
   text: string,
   atoms: readonly string[],
   idLength: number,

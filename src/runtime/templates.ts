@@ -20,7 +20,7 @@ import type { EncodedPart } from "../../ffi/encode.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { keepGroups } from "../spec/annotations.ts";
 import type { Spec } from "../spec/runtime.ts";
-import { identityOf, readKept, writeKept } from "./kept.ts";
+import { identityOf, readKept } from "./kept.ts";
 
 /** All that a plan depends on, as values that JSON has: what follows from them is not among them. */
 export interface PlanInputs {
@@ -57,7 +57,7 @@ export interface Planned<D> {
   readonly derived: D;
 }
 
-const folder = ".plans";
+export const folder = ".plans";
 /** Shorter ones may stand in a text by chance. */
 const shortestId = 8;
 const shortId = 12;
@@ -168,7 +168,11 @@ export function instance(
   return bytes;
 }
 
-function planned<D>(template: PlanTemplate, atoms: readonly string[], image: Uint8Array<ArrayBuffer>): Planned<D> {
+export function planned<D>(
+  template: PlanTemplate,
+  atoms: readonly string[],
+  image: Uint8Array<ArrayBuffer>,
+): Planned<D> {
   let { derived } = template;
   for (let index = 0; index < atoms.length; index++)
     derived = derived.replaceAll(standIn(index), atoms[index] as string);
@@ -239,6 +243,33 @@ function asJson(text: string): string {
   return JSON.stringify(text).slice(1, -1);
 }
 
+/** What a template of a container is known by. */
+export interface Sought {
+  readonly names: Names;
+  readonly text: string;
+  readonly atoms: readonly string[];
+  /** These, and behind them an id that is found in another way. */
+  readonly all: readonly string[];
+  /** How long that is. */
+  readonly idLength: number;
+  readonly shape: CommandShape | undefined;
+}
+
+/** @returns undefined where nothing is kept of its like */
+function soughtOf<I extends PlanInputs>(request: PlanRequest<I>): Sought | undefined {
+  const { inputs, lasts } = request;
+  const { id, spec } = inputs;
+  const program = identityOf("/proc/self/exe");
+  const isAtom = isUnlikely(id);
+  const text = lasts ? (isAtom ? textOf(inputs) : namelessText(request)) : undefined;
+  const { args = [], env = [] } = spec.process ?? {};
+  if (program === undefined || text === undefined || args.length === 0) return undefined;
+  const atoms = atomsIn(text, id);
+  const shape = shapeOf(args, env);
+  const names = namesOf(program, text, shape?.key ?? "", atoms);
+  return { names, text, atoms, all: isAtom ? atoms : [...atoms, id], idLength: isAtom ? 0 : id.length, shape };
+}
+
 /**
  * A container's plan, from a template where there is one.
  * @param root of the runtime's states: templates are kept in it
@@ -250,42 +281,10 @@ export async function planFor<I extends PlanInputs, D>(
   request: PlanRequest<I>,
   load: () => Promise<PlanCompiler<I, D>>,
 ): Promise<Planned<D>> {
-  const { inputs, lasts } = request;
-  const program = identityOf("/proc/self/exe");
-  const isAtom = isUnlikely(inputs.id);
-  const text = lasts ? (isAtom ? textOf(inputs) : namelessText(request)) : undefined;
-  const { args = [], env = [] } = inputs.spec.process ?? {};
-  if (program === undefined || text === undefined || args.length === 0) {
-    const compiler = await load();
-    return { image: compiler.whole(inputs), derived: compiler.derive(inputs) };
-  }
-  const atoms = atomsIn(text, inputs.id);
-  const shape = shapeOf(args, env);
-  const names = namesOf(program, text, shape?.key ?? "", atoms);
-  // Behind the others, for it is found in another way.
-  const all = isAtom ? atoms : [...atoms, inputs.id];
-  const ready = shape && readKept(root, folder, names.command);
-  if (ready !== undefined) {
-    const template = unpacked<PlanTemplate>(ready);
-    return planned(template, all, instance(template, all, shape?.texts ?? []));
-  }
-  const kept = readKept(root, folder, names.kind);
-  const { commandTemplate, kindTemplate, withCommand } = await import("./template-make.ts");
-  if (kept !== undefined && kept.byteLength > 0) {
-    const template = unpacked<PlanTemplate>(kept);
-    return planned(template, all, withCommand(instance(template, all, []) as EncodedPart, args, env));
-  }
-  const compiler = await load();
-  const made = { image: compiler.whole(inputs), derived: compiler.derive(inputs) };
-  if (kept === undefined) {
-    writeKept(root, folder, names.kind, new Uint8Array(), inputs.id);
-    return made;
-  }
-  const kind = kindTemplate<I, D>(text, atoms, isAtom ? 0 : inputs.id.length, compiler);
-  if (kind === undefined) return made;
-  writeKept(root, folder, names.kind, packed(kind.template), inputs.id);
-  const command = shape && commandTemplate(kind, shape.key);
-  if (command !== undefined)
-    writeKept(root, folder, names.command, packed({ ...command, derived: kind.template.derived }), inputs.id);
-  return made;
+  const sought = soughtOf(request);
+  const ready = sought?.shape && readKept(root, folder, sought.names.command);
+  if (ready === undefined) return (await import("./template-make.ts")).planAnew(root, request.inputs, sought, load);
+  const template = unpacked<PlanTemplate>(ready);
+  const { all, shape } = sought as Sought;
+  return planned(template, all, instance(template, all, shape?.texts ?? []));
 }

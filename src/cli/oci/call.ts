@@ -160,9 +160,14 @@ function tell(globals: Pick<OciGlobals, "log" | "logFormat"> | undefined, messag
   if (globals?.log !== undefined) appendTo(globals.log, logLine(globals.logFormat, message));
 }
 
-/** With --debug: to the log, or where there is none to stderr. */
+/** With --debug. */
+function tellStart(globals: OciGlobals, words: readonly string[]): void {
+  tellDebug(globals, `ocibox ${globals.version}, process ${process.pid}: ${words.join(" ")}`);
+  tellDebug(globals, `containers of "${globals.root}", cgroups by ${globals.cgroupManager}`);
+}
+
+/** To the log, or where there is none to stderr. */
 function tellDebug(globals: OciGlobals, message: string): void {
-  if (!globals.debug) return;
   const [prefix, suffix] = logFrame(globals.log === undefined ? "text" : globals.logFormat, "debug");
   const line = `${prefix}${JSON.stringify(message).slice(1, -1)}${suffix}`;
   if (globals.log === undefined) writeFully(2, line);
@@ -202,26 +207,38 @@ export async function callOci(
     const { words, values } = readOciFlags(argv, globalFlags, true);
     if (values.has("version")) return await showVersion(name, version);
     globals = readGlobals(values, name, version);
-    const [word = "help", ...rest] = words;
-    if (word === "help" || word === "h") {
-      const [about] = rest;
-      if (!isCommand(about)) return await showOverview(name, version);
-      await showCommandHelp(name, about, (await load(about)).command);
-      return 0;
-    }
-    if (!isCommand(word)) {
-      tell(globals, `No help topic for '${word}'`);
-      return 3;
-    }
-    tellDebug(globals, `ocibox ${version}, process ${process.pid}: ${[word, ...rest].join(" ")}`);
-    tellDebug(globals, `containers of "${globals.root}", cgroups by ${globals.cgroupManager}`);
+    const [word, ...rest] = words;
+    if (!isCommand(word)) return await answer(word, rest, globals);
+    if (globals.debug) tellStart(globals, words);
     command = loaded[word] ?? (await load(word)).command;
     return await callCommand(command, word, rest, globals);
   } catch (error) {
-    if (error instanceof OciHelpAsked) return showOverview(name, version);
-    tell(globals, `${command?.errorPrefix ?? ""}${messageOf(error)}`);
-    return command?.errorCode ?? 1;
+    return failed(error, command, globals, name, version);
   }
+}
+
+/** What is no command: a word about one, or a wrong one. */
+async function answer(word: string | undefined, rest: readonly string[], globals: OciGlobals): Promise<number> {
+  if (word !== undefined && word !== "help" && word !== "h") {
+    tell(globals, `No help topic for '${word}'`);
+    return 3;
+  }
+  const [about] = rest;
+  if (!isCommand(about)) return showOverview(globals.name, globals.version);
+  await showCommandHelp(globals.name, about, (await load(about)).command);
+  return 0;
+}
+
+async function failed(
+  error: unknown,
+  command: OciCommand | undefined,
+  globals: OciGlobals | undefined,
+  name: string,
+  version: string,
+): Promise<number> {
+  if (error instanceof OciHelpAsked) return showOverview(name, version);
+  tell(globals, `${command?.errorPrefix ?? ""}${messageOf(error)}`);
+  return command?.errorCode ?? 1;
 }
 
 async function callCommand(
@@ -235,20 +252,27 @@ async function callCommand(
     if (command.anyFlags === true) return await command.run(new OciGiven(rest, new Map()), globals);
     const { words, values } = readOciFlags(rest, command.flags, command.stopAtFirst === true);
     const [least, most] = command.words;
-    if (words.length < least || words.length > most) {
-      const wanted = least === most ? `exactly ${least}` : `a minimum of ${least}`;
-      throw new UsageError(`${globals.name}: "${word}" requires ${wanted} argument(s)`);
-    }
+    if (words.length < least || words.length > most) refuseWords(command, word, globals);
     return await command.run(new OciGiven(words, values), globals);
   } catch (error) {
-    if (error instanceof OciHelpAsked) {
-      await showCommandHelp(globals.name, word, command);
-      return 0;
-    }
-    if (error instanceof UsageError) {
-      print(`Incorrect Usage${error.detail === undefined ? "." : `: ${error.detail}`}\n`);
-      await showCommandHelp(globals.name, word, command);
-    }
-    throw error;
+    return explainUsage(error, command, word, globals);
   }
+}
+
+function refuseWords({ words: [least, most] }: OciCommand, word: string, { name }: OciGlobals): never {
+  const wanted = least === most ? `exactly ${least}` : `a minimum of ${least}`;
+  throw new UsageError(`${name}: "${word}" requires ${wanted} argument(s)`);
+}
+
+/** @throws the error, where it is one */
+async function explainUsage(error: unknown, command: OciCommand, word: string, globals: OciGlobals): Promise<number> {
+  if (error instanceof OciHelpAsked) {
+    await showCommandHelp(globals.name, word, command);
+    return 0;
+  }
+  if (error instanceof UsageError) {
+    print(`Incorrect Usage${error.detail === undefined ? "." : `: ${error.detail}`}\n`);
+    await showCommandHelp(globals.name, word, command);
+  }
+  throw error;
 }

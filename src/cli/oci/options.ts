@@ -92,6 +92,10 @@ function isWhole(text: string): boolean {
   return /^-?\d+$/.test(text);
 }
 
+function refuse(what: string): never {
+  throw new UsageError(what, what);
+}
+
 function find(flags: OciFlags, word: string): string | undefined {
   if (Object.hasOwn(flags, word)) return word;
   for (const name in flags) if (flags[name]?.short === word) return name;
@@ -132,24 +136,15 @@ export function readOciFlags(
     const bare = shown.slice(shown.startsWith("--") ? 2 : 1);
     if (bare === "help" || bare === "h") throw new OciHelpAsked();
     const name = find(flags, bare);
-    if (name === undefined) {
-      const what = `flag provided but not defined: -${bare}`;
-      throw new UsageError(what, what);
-    }
+    if (name === undefined) return refuse(`flag provided but not defined: -${bare}`);
     const flag = flags[name] as OciFlag;
     let value = equals < 0 ? undefined : word.slice(equals + 1);
     if (flag.value === undefined) value ??= "true";
     else if (value === undefined) {
       value = argv[++at];
-      if (value === undefined) {
-        const what = `flag needs an argument: -${bare}`;
-        throw new UsageError(what, what);
-      }
+      if (value === undefined) return refuse(`flag needs an argument: -${bare}`);
     }
-    if (flag.value === "number" && !isWhole(value)) {
-      const what = `invalid value "${value}" for flag -${bare}: parse error`;
-      throw new UsageError(what, what);
-    }
+    if (flag.value === "number" && !isWhole(value)) refuse(`invalid value "${value}" for flag -${bare}: parse error`);
     const known = values.get(name);
     if (known === undefined) values.set(name, [value]);
     else known.push(value);
