@@ -103,6 +103,12 @@ const table = () =>
       ["request", "IOCTL"],
       ["argp", "any"],
     ],
+    clock_nanosleep: [
+      ["clockid", "int"],
+      ["flags", "hex"],
+      ["request", "struct"],
+      ["remain", "struct"],
+    ],
     fsync: [["fd", "fd"]],
     fdatasync: [["fd", "fd"]],
     syncfs: [["fd", "fd"]],

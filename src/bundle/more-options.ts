@@ -35,6 +35,8 @@ export interface MoreOptions {
   /** "c 1:3 rwm" */
   readonly deviceRules?: readonly string[];
   readonly privileged?: boolean;
+  /** Seconds. */
+  readonly timeout?: number;
   /** Which of /dev/shm and /dev/mqueue the host has. */
   readonly hostIpc?: readonly string[];
   readonly hostUts?: boolean;

@@ -25,6 +25,7 @@ export const moreOptions = {
   "device-cgroup-rule": { ...list, valueHint: "RULE", description: 'Devices that may be used: "c 10:200 rwm"' },
   sysctl: { ...list, valueHint: "NAME=VALUE", description: "A setting of the container's own namespaces" },
   annotation: { ...list, valueHint: "NAME=VALUE", description: "An annotation of config.json" },
+  timeout: { type: "string", valueHint: "SECONDS", description: "Kill it when it has run for so long; 0 for no limit" },
   ipc: { type: "enum", options: ["private", "host"], description: "Shared memory: its own, or the host's" },
   uts: { type: "enum", options: ["private", "host"], description: "Host name: its own, or the host's" },
   cgroupns: { type: "enum", options: ["private", "host"], description: "The view of cgroups: its own, or the host's" },
@@ -51,7 +52,6 @@ export const notYet = (): Readonly<Record<string, string>> => ({
   ...Object.fromEntries(
     ["cmd", "interval", "retries", "timeout", "start-period"].map((each) => [`--health-${each}`, services]),
   ),
-  "--timeout": "timeout(1) can end it: signals are forwarded",
   "--volumes-from": "give the directories with -v",
   "--log-driver": "-d keeps a log, which logs prints; without -d the output is ocibox's own",
   "--pid": "nsenter(1) gets into the host's namespaces",

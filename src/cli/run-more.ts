@@ -7,7 +7,7 @@ import type { RunOptions } from "../bundle/command.ts";
 import type { DeviceFlag, MoreOptions } from "../bundle/more-options.ts";
 import { parseMountFlag } from "../bundle/mount-flag.ts";
 import { hostLine, resolvConf } from "../bundle/names.ts";
-import { cleanPath } from "../bundle/values.ts";
+import { cleanPath, numberOf } from "../bundle/values.ts";
 import { OciboxError } from "../errors.ts";
 import { checkSource } from "./bind-source.ts";
 import type { Given } from "./options.ts";
@@ -78,6 +78,8 @@ function devicesOf(given: Given): DeviceFlag[] {
   return [...all, ...given.all("device").flatMap(parseDevice)];
 }
 
+/** A century or so. */
+const mostSeconds = 2 ** 31 - 1;
 const ipcPlaces = ["/dev/shm", "/dev/mqueue"];
 
 /** What is given as a word each. */
@@ -113,6 +115,7 @@ export function withMore(given: Given, options: RunOptions): RunOptions {
   const devices = devicesOf(given);
   const mounts = given.all("mount").map((text) => parseMountFlag(text, process.cwd()));
   const [dns, search, dnsOptions] = [given.all("dns"), given.all("dns-search"), given.all("dns-option")];
+  const timeout = numberOf(given.text("timeout") ?? "0", "--timeout", 0, mostSeconds);
   const isHosts = (flag: Flag): boolean => given.text(flag) === "host";
   if (isHosts("uts") && options.hostname !== undefined)
     throw new OciboxError("USAGE", "--hostname and --uts host cannot both be had");
@@ -127,6 +130,7 @@ export function withMore(given: Given, options: RunOptions): RunOptions {
     more: {
       ...(more as MoreOptions),
       ...(privileged ? { privileged } : {}),
+      ...(timeout === 0 ? {} : { timeout }),
       ...(devices.length === 0 ? {} : { devices }),
       ...(isHosts("ipc") ? { hostIpc: ipcPlaces.filter((path) => statOf(path, false) !== undefined) } : {}),
       ...(isHosts("uts") ? { hostUts: true } : {}),

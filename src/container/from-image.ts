@@ -29,7 +29,9 @@ function sourceKinds(spec: Spec): Map<string, "directory" | "file"> {
   return kinds;
 }
 
-type Running = Pick<RunRequest, "root" | "name" | "interactive" | "detach" | "init" | "autoRemove">;
+type Running = Pick<RunRequest, "root" | "name" | "interactive" | "detach" | "init" | "autoRemove"> & {
+  readonly timeout: number | undefined;
+};
 
 /**
  * What the plan does in the end: the folder goes, or keeps the exit code; then the state file.
@@ -50,6 +52,7 @@ export function contextFor(
     mountpoint: `${directory}/work`,
     noted: directory,
     interactive: request.interactive,
+    timeout: request.timeout,
     detached: request.detach
       ? { says, log: logFile(root, claimed.id), keeps: [inherited.rootfs, inherited.lock] }
       : undefined,
@@ -124,7 +127,7 @@ export function fromImage(
   const account = accountOf(input);
   const spec = createSpec(input, account);
   writeNew(`${containerDirectory(root, id)}/config.json`, JSON.stringify(spec), 0o600);
-  const context = contextFor(request, claimed, spec, rootfs);
+  const context = contextFor({ ...request, timeout: options.more.timeout }, claimed, spec, rootfs);
   const { args = [], env = [] } = spec.process ?? {};
   if (request.explain !== undefined) {
     request.explain(compile(spec, facts, context).steps);

@@ -114,6 +114,7 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     autoRemove: request.autoRemove,
     ...(request.init ? { init: true } : {}),
     ...(request.interactive ? { interactive: true } : {}),
+    ...(options.more.timeout === undefined ? {} : { timeout: options.more.timeout }),
     ...(stopSignal === undefined ? {} : { stopSignal }),
     ...(request.stopTimeout === undefined ? {} : { stopTimeout: request.stopTimeout }),
     ...(Object.keys(request.labels).length === 0 ? {} : { labels: request.labels }),

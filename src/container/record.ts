@@ -30,6 +30,8 @@ export interface ContainerRecord {
   /** How long it is waited for then, where that is not ten seconds. */
   readonly stopTimeout?: number;
   readonly labels?: Readonly<Record<string, string>>;
+  /** How long it may run, in seconds. */
+  readonly timeout?: number;
   /** Whether it has an init, and a standard input, which config.json does not say. */
   readonly init?: boolean;
   readonly interactive?: boolean;

@@ -74,6 +74,7 @@ export function startContainer(store: Store, state: string, container: Container
     detach: !attach,
     init: container.init === true,
     autoRemove: container.autoRemove,
+    timeout: container.timeout,
   };
   const context = contextFor(request, claimed, spec, mountTree(store, container, undo), says);
   const plan = compile(spec, hostFacts(), context);

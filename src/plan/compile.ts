@@ -49,6 +49,7 @@ import { notePid, tellPid } from "./pid.ts";
 import { handListenerOver } from "./seccomp/listener.ts";
 import { type Pair, socketPair } from "./sync.ts";
 import { receiveTerminal } from "./terminal.ts";
+import { startClock, stopClock } from "./time-limit.ts";
 
 const ownCode = 125;
 /** What runc ends with for an error of its own. */
@@ -233,7 +234,10 @@ class Compiler {
       const { streams } = sockets;
       if (context.detached !== undefined) releaseCaller(p, context.detached, teardown);
       const interactive = context.interactive && streams === undefined;
+      const clock =
+        context.timeout === undefined ? undefined : startClock(p, pidfd, context.timeout, terminal !== null);
       p.add({ op: "supervise", pid, pidfd, terminal, interactive, log: streams && logPlan(streams), code });
+      if (clock !== undefined) stopClock(p, clock);
       if (oci?.keep === true) p.add({ op: "exit", code });
       this.netDevices?.leave();
       p.jump(gone);

@@ -59,6 +59,8 @@ export interface PlanContext {
   readonly noted: string;
   /** Whether stdin is the container's; else it has /dev/null. */
   readonly interactive: boolean;
+  /** --timeout: seconds after which it is killed. */
+  readonly timeout?: number | undefined;
   /** Whether init is process 1 in the container, with the command as its child. */
   readonly init: boolean;
   readonly sources: SourceKinds;

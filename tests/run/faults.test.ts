@@ -76,7 +76,20 @@ describe("every step of the plan fails in turn", () => {
 
   test("of one with everything, kept", async () => {
     const options = ["--init", "--read-only", "--tmpfs", "/t", "-v", `${folder(box, "bound")}:/deep/in/it:ro`];
-    const limits = ["-m", "64m", "--cpus", "0.5", "--ulimit", "nofile=64", "-u", "nobody", "-w", "/made"];
+    const limits = [
+      "-m",
+      "64m",
+      "--cpus",
+      "0.5",
+      "--ulimit",
+      "nofile=64",
+      "-u",
+      "nobody",
+      "-w",
+      "/made",
+      "--timeout",
+      "1000",
+    ];
     await failEach([...options, ...limits], "EPERM", "faulty");
   }, 120_000);
 });

@@ -1,11 +1,11 @@
 /** The rarer flags of `ocibox run`, as the container sees them. */
 import { describe, expect } from "bun:test";
-import { mkdirSync, readlinkSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { testWith } from "../lib/needs.ts";
-import { type Ended, inventory, Sandbox } from "../lib/sandbox.ts";
+import { binary, type Ended, inventory, Sandbox, until } from "../lib/sandbox.ts";
 
 const needs = { root: true, programs: ["docker-registry", "busybox"] };
 const test = testWith(needs);
@@ -167,5 +167,69 @@ describe("what is said of a container", () => {
       [["--health-cmd", "true"], "--health-cmd is not there yet"],
     ] as const)
       expect((await refused(...flag)).err).toContain(words);
+  });
+});
+
+function childrenOf(pid: number): number[] {
+  return readdirSync("/proc").flatMap((name) => {
+    if (!/^\d+$/.test(name)) return [];
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
+      return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]) === pid ? [Number(name)] : [];
+    } catch {
+      // It has ended meanwhile.
+      return [];
+    }
+  });
+}
+
+describe("--timeout", () => {
+  const words = "ocibox: the container was killed: it ran for 1 s, which is its --timeout\n";
+
+  test("ends it when its time is over, says so, and lets what was quicker end as it does", async () => {
+    const start = performance.now();
+    const late = await box.run(["--timeout", "1", "alpine", "sh", "-c", "echo begun; sleep 100"]);
+    const took = performance.now() - start;
+    expect(late).toEqual({ out: "begun\n", err: words, code: 137 });
+    expect(took).toBeGreaterThan(1000);
+    expect(took).toBeLessThan(10_000);
+    // A process 1 that takes no signals, too, and one that an init looks after.
+    for (const flags of [["--timeout=1"], ["--timeout=1", "--init"]]) {
+      const deaf = await box.run([...flags, "alpine", "sh", "-c", "trap '' TERM INT ALRM; while :; do sleep 1; done"]);
+      expect([flags, deaf.code, deaf.err]).toEqual([flags, 137, words]);
+    }
+    const quick = performance.now();
+    expect(await box.run(["--timeout", "100", "alpine", "sh", "-c", "exit 7"])).toEqual({ out: "", err: "", code: 7 });
+    expect(await box.run(["--timeout", "0", "alpine", "true"])).toEqual({ out: "", err: "", code: 0 });
+    expect(performance.now() - quick).toBeLessThan(10_000);
+    for (const text of ["soon", "-1", "1.5", "99999999999"]) {
+      const wrong = await refused("--timeout", text);
+      expect([wrong.code, wrong.err]).toEqual([125, expect.stringContaining(`--timeout is "${text}"`)]);
+    }
+  });
+
+  test("is kept with a container that is left to itself, and with one that is started later and again", async () => {
+    const run = ["run", "-d", "--name", "late", "--timeout", "1", "alpine", "sleep", "100"];
+    expect((await box.ocibox(run)).code).toBe(0);
+    expect((await box.ocibox(["wait", "late"])).out).toBe("137\n");
+    expect((await box.ocibox(["create", "--name", "later", "--timeout", "1", "alpine", "sleep", "100"])).code).toBe(0);
+    for (const name of ["later", "late"]) {
+      expect((await box.ocibox(["start", name])).code).toBe(0);
+      expect((await box.ocibox(["wait", name])).out).toBe("137\n");
+      expect((await box.ocibox(["rm", name])).code).toBe(0);
+    }
+  });
+
+  test("what watches the clock goes with a supervisor that is killed", async () => {
+    const held = Bun.spawn([binary, "run", "--rm", "--timeout", "1000", "alpine", "sleep", "1000"], {
+      env: box.env,
+      stdio: ["ignore", "ignore", "ignore"],
+    });
+    expect(await until(() => childrenOf(held.pid).length === 2)).toBe(true);
+    const children = childrenOf(held.pid);
+    held.kill("SIGKILL");
+    await held.exited;
+    expect(await until(() => children.every((pid) => !existsSync(`/proc/${pid}`)))).toBe(true);
+    expect((await box.ocibox(["ps", "-aq"])).out).toBe("");
   });
 });
