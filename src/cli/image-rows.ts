@@ -2,6 +2,7 @@
 import { OciboxError } from "../errors.ts";
 import { familiar, parseReference } from "../reference/reference.ts";
 import type { Store, StoredImage } from "../store/store.ts";
+import { type Filters, labelTest, type Test } from "./filters.ts";
 import { storeWord } from "./image-word.ts";
 import { momentOf } from "./moment.ts";
 import { ago, goTime, humanSize } from "./output.ts";
@@ -46,8 +47,6 @@ interface Kept {
   readonly name: string | undefined;
 }
 
-type Test = (kept: Kept) => boolean;
-
 function glob(pattern: string): (text: string) => boolean {
   const compiled = new Bun.Glob(pattern);
   return (text) => compiled.match(text);
@@ -66,7 +65,7 @@ async function createdOf(store: Store, word: string, filter: string): Promise<nu
   return madeAt(image);
 }
 
-const filters: Readonly<Record<string, (value: string, store: Store) => Test | Promise<Test>>> = {
+export const imageFilters = (store: Store): Filters<Kept> => ({
   dangling(value) {
     if (!/^(?:true|false|1|0)$/.test(value))
       throw new OciboxError("USAGE", `the filter "dangling" is "${value}", not true or false`);
@@ -85,57 +84,30 @@ const filters: Readonly<Record<string, (value: string, store: Store) => Test | P
     };
   },
   label(value) {
-    const equals = value.indexOf("=");
-    const key = equals < 0 ? value : value.slice(0, equals);
-    return ({ image }) => {
-      const labels = image.config.config.Labels ?? {};
-      return Object.hasOwn(labels, key) && (equals < 0 || labels[key] === value.slice(equals + 1));
-    };
+    const test = labelTest(value);
+    return ({ image }) => test(image.config.config.Labels ?? {});
   },
-  async before(value, store) {
+  async before(value) {
     const created = await createdOf(store, value, "before");
     return ({ image }) => madeAt(image) < created;
   },
-  since: (value, store) => since(value, store, "since"),
+  since: (value) => since(value, store, "since"),
   /** podman's word for since. */
-  after: (value, store) => since(value, store, "after"),
+  after: (value) => since(value, store, "after"),
   until(value) {
     const moment = momentOf(value, 'the filter "until"');
     return ({ image }) => madeAt(image) < moment;
   },
-};
+});
 
-async function since(value: string, store: Store, filter: string): Promise<Test> {
+async function since(value: string, store: Store, filter: string): Promise<Test<Kept>> {
   const created = await createdOf(store, value, filter);
   return ({ image }) => madeAt(image) > created;
 }
 
-/** @param among what the command knows @throws OciboxError USAGE for an unknown filter */
-export async function readFilters(words: readonly string[], store: Store, among: readonly string[]): Promise<Test> {
-  const read = async (word: string) => {
-    const equals = word.indexOf("=");
-    const key = equals < 0 ? word : word.slice(0, equals);
-    const make = among.includes(key) && Object.hasOwn(filters, key) ? filters[key] : undefined;
-    if (make === undefined || equals < 0)
-      throw new OciboxError(
-        "USAGE",
-        `--filter is "${word}", which is none of ${among.map((each) => `${each}=…`).join(", ")}`,
-      );
-    return { key, test: await make(word.slice(equals + 1), store) };
-  };
-  const tests = await Promise.all(words.map(read));
-  // docker's: of one key any value will do, but labels must all be there; every key must be satisfied.
-  const keys = [...new Set(tests.map((each) => each.key))];
-  return (kept) =>
-    keys.every((key) => {
-      const own = tests.filter((each) => each.key === key);
-      return key === "label" ? own.every(({ test }) => test(kept)) : own.some(({ test }) => test(kept));
-    });
-}
-
 export interface RowOptions {
   readonly whole: boolean;
-  readonly test: Test;
+  readonly test: Test<Kept>;
 }
 
 function compare<T extends string | number>(a: T, b: T): number {

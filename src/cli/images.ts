@@ -1,7 +1,8 @@
 import { bareName, familiar, familiarName, parseReference } from "../reference/reference.ts";
+import { readFilters } from "./filters.ts";
 import { formatOption, printListing } from "./format.ts";
 import type { Globals } from "./globals.ts";
-import { type ImageRow, imageRows, readFilters } from "./image-rows.ts";
+import { type ImageRow, imageFilters, imageRows } from "./image-rows.ts";
 import { namesFor } from "./image-word.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
@@ -49,7 +50,7 @@ export function command(globals: Globals): Command {
       const [wanted] = given.words;
       const named = wanted === undefined ? () => true : await nameTest(wanted);
       const among = ["dangling", "reference", "label", "before", "since", "after", "until"];
-      const test = await readFilters(given.all("filter"), store, among);
+      const test = await readFilters(given.all("filter"), imageFilters(store), among);
       const rows = imageRows(store.list(), { whole: given.flag("no-trunc"), test }).filter(named);
       if (given.flag("quiet")) {
         for (const each of new Set(rows.map((row) => row.ID))) print(each);
