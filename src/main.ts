@@ -42,6 +42,7 @@ const commands = [
   "create",
   "start",
   "stop",
+  "restart",
   "kill",
   "rm",
   "info",
@@ -119,6 +120,8 @@ function load(name: CommandName): Promise<{ command: (globals: Globals) => Comma
       return import("./cli/start.ts");
     case "stop":
       return import("./cli/stop.ts");
+    case "restart":
+      return import("./cli/restart.ts");
     case "kill":
       return import("./cli/kill.ts");
     case "rm":

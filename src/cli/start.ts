@@ -1,9 +1,12 @@
 import { findContainer } from "../container/record.ts";
 import { startContainer } from "../container/start.ts";
+import { OciboxError } from "../errors.ts";
 import { asRoot, type Globals } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
+import { print } from "./output.ts";
 import { explainerIf, faultOf, planOptions } from "./plan-options.ts";
+import { startEach } from "./start-each.ts";
 import { tidied } from "./tidied.ts";
 
 export function command(globals: Globals): Command {
@@ -13,16 +16,26 @@ export function command(globals: Globals): Command {
       args: {
         attach: { type: "boolean", alias: "a", description: "In the foreground, as run without -d" },
         ...planOptions,
-        CONTAINER: { type: "positional", description: "Name, id or the beginning of an id" },
+        CONTAINER: { type: "positional", description: "Name, id or the beginning of an id; more may follow" },
       },
     },
-    words: [1, 1],
+    words: [1, Number.POSITIVE_INFINITY],
     async run(given) {
+      const [word = "", ...others] = given.words;
+      if (others.length > 0) {
+        for (const flag of ["attach", "explain", "inject"])
+          if (given.text(flag) !== undefined) throw new OciboxError("USAGE", `--${flag} is for one container`);
+        return startEach(globals, given.words);
+      }
       await asRoot(globals);
-      const [word = ""] = given.words;
       const { root, state } = tidied(globals);
       const found = findContainer(root, state, word);
       const attach = given.flag("attach");
+      if (found.running && !attach && !given.flag("explain")) {
+        // docker's and podman's: what is wanted is so.
+        print(word);
+        return 0;
+      }
       return startContainer(openStoreOf(globals), state, found, {
         attach,
         says: word,

@@ -357,9 +357,47 @@ describe("start", () => {
     }
   });
 
+  test("several, and restart: each has what it has changed, and the same id", async () => {
+    const names = ["one", "two"];
+    for (const name of names)
+      expect((await call("create", "--name", name, "alpine", "sh", "-c", "echo x >> /made; sleep 1000")).code).toBe(0);
+    const ids = await out("ps", "-aq");
+    try {
+      expect(await call("start", ...names)).toEqual({ out: "one\ntwo\n", err: "", code: 0 });
+      expect((await out("ps", "-q")).length).toBe(ids.length);
+      // What runs goes on; what is not there is told, and the others are started all the same.
+      expect(await out("stop", "-t", "0", "two")).toBe("two\n");
+      expect(await call("start", "one", "three", "two")).toEqual({
+        out: "one\ntwo\n",
+        err: 'ocibox: there is no container "three"; see: ocibox ps -a\n',
+        code: 125,
+      });
+      const made = (name: string): Promise<string> => out("exec", name, "wc", "-l", "/made");
+      expect(await until(async () => (await made("two")) === "2 /made\n")).toBe(true);
+      expect(await call("restart", "-t", "0", ...names)).toEqual({ out: "one\ntwo\n", err: "", code: 0 });
+      expect(await until(async () => (await made("one")) === "2 /made\n")).toBe(true);
+      expect(await until(async () => (await made("two")) === "3 /made\n")).toBe(true);
+      expect(await out("stop", "-t", "0", "one")).toBe("one\n");
+      expect(await out("restart", "one")).toBe("one\n");
+      expect(await until(async () => (await made("one")) === "3 /made\n")).toBe(true);
+      expect(await out("ps", "-aq")).toBe(ids);
+      expect((await call("start", "-a", ...names)).err).toContain("--attach is for one container");
+      const missing = await call("restart", "one", "three");
+      expect([missing.code, missing.out, missing.err]).toEqual([
+        125,
+        "",
+        'ocibox: there is no container "three"; see: ocibox ps -a\n',
+      ]);
+      expect(await made("one")).toBe("3 /made\n");
+    } finally {
+      await call("rm", "-f", ...names);
+    }
+  });
+
   test("refused: what runs, what is not there; a step that fails leaves the container as it was", async () => {
     await left(["alpine", "sleep", "1000"], async () => {
-      const running = await call("start", "one");
+      expect(await out("start", "one")).toBe("one\n");
+      const running = await call("start", "-a", "one");
       expect([running.code, running.err]).toEqual([125, 'ocibox: the container "one" is running already\n']);
       expect((await call("start", "two")).err).toContain('there is no container "two"');
       expect(await out("stop", "-t", "0", "one")).toBe("one\n");
