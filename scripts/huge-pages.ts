@@ -180,7 +180,7 @@ export async function readHot(path: string): Promise<number[]> {
 }
 
 /** 2 MiB of which a start touches so many small pieces are worth being one. */
-const worth = 12;
+const worth = 10;
 const pagemapEntry = 8;
 const present = 0x80;
 
