@@ -103,12 +103,6 @@ const table = () =>
       ["request", "IOCTL"],
       ["argp", "any"],
     ],
-    clock_nanosleep: [
-      ["clockid", "int"],
-      ["flags", "hex"],
-      ["request", "struct"],
-      ["remain", "struct"],
-    ],
     fsync: [["fd", "fd"]],
     fdatasync: [["fd", "fd"]],
     syncfs: [["fd", "fd"]],

@@ -116,7 +116,6 @@ export const nr = {
   copy_file_range: 285,
   fallocate: 47,
   sync_file_range: 84,
-  clock_nanosleep: 115,
   sendfile: 71,
   uname: 160,
   personality: 92,

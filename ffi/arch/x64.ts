@@ -115,7 +115,6 @@ export const nr = {
   lremovexattr: 198,
   copy_file_range: 326,
   sync_file_range: 277,
-  clock_nanosleep: 230,
   fallocate: 285,
   sendfile: 40,
   uname: 63,

@@ -1,5 +1,6 @@
 import { findContainer } from "../container/record.ts";
 import { stopAll } from "../container/stop.ts";
+import { OciboxError } from "../errors.ts";
 import { type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { startEach } from "./start-each.ts";
@@ -18,6 +19,11 @@ export function command(globals: Globals): Command {
     async run(given) {
       const { root, state } = places(globals);
       const found = given.words.map((word) => findContainer(root, state, word));
+      for (const { name, autoRemove } of found)
+        if (autoRemove)
+          throw new OciboxError("USAGE", `the container "${name}" was run with --rm: when it ends it is gone`, {
+            hint: "run it without --rm to start it once more",
+          });
       await stopAll(root, state, found, stopOptions(given), () => {});
       return startEach(globals, given.words);
     },

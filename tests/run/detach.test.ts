@@ -389,6 +389,12 @@ describe("start", () => {
         'ocibox: there is no container "three"; see: ocibox ps -a\n',
       ]);
       expect(await made("one")).toBe("3 /made\n");
+      expect(await out("run", "-d", "--rm", "--name", "gone", "alpine", "sleep", "1000")).toMatch(id);
+      const brief = await call("restart", "one", "gone");
+      expect([brief.code, brief.out, brief.err]).toEqual([125, "", expect.stringContaining("was run with --rm")]);
+      expect(await out("ps", "-q", "--filter", "name=gone")).not.toBe("");
+      expect(await made("one")).toBe("3 /made\n");
+      names.push("gone");
     } finally {
       await call("rm", "-f", ...names);
     }
