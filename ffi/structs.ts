@@ -177,27 +177,15 @@ export function layoutOf(name: LayoutName): Layout {
   return layout;
 }
 
-type Place = Pick<Placed, "type" | "offset">;
-
-/** By layout and field. A start asks for some twenty fields, half of them several times. */
-const found = new Map<string, Place>();
-
 /** One field, without the places of all others where nobody has asked for these. */
-function placeOf(name: LayoutName, field: string): Place | undefined {
-  const known = found.get(name + field);
-  if (known !== undefined) return known;
+function placeOf(name: LayoutName, field: string): Pick<Placed, "type" | "offset"> | undefined {
   const source: Record<string, FieldType> = layouts[name];
   let at = 0;
   for (const each in source) {
     const type = source[each] as FieldType;
-    const size = widths[type];
-    const offset = size === undefined ? at : (at + size - 1) & -size;
-    if (each === field) {
-      const place = { type, offset };
-      found.set(name + field, place);
-      return place;
-    }
-    at = offset + (size ?? sizeOf(type));
+    const offset = alignedTo(at, type);
+    if (each === field) return { type, offset };
+    at = offset + sizeOf(type);
   }
   return undefined;
 }
