@@ -283,8 +283,8 @@ export async function planFor<I extends PlanInputs, D>(
 ): Promise<Planned<D>> {
   const sought = soughtOf(request);
   const ready = sought?.shape && readKept(root, folder, sought.names.command);
-  if (ready === undefined) return (await import("./template-make.ts")).planAnew(root, request.inputs, sought, load);
+  if (sought === undefined || ready === undefined)
+    return (await import("./template-make.ts")).planAnew(root, request.inputs, sought, load);
   const template = unpacked<PlanTemplate>(ready);
-  const { all, shape } = sought as Sought;
-  return planned(template, all, instance(template, all, shape?.texts ?? []));
+  return planned(template, sought.all, instance(template, sought.all, sought.shape?.texts ?? []));
 }
