@@ -1,7 +1,8 @@
 /**
  * Makes Bun's own environment variables inert in a compiled program: they could turn it into another one, load code
  * into it, print its secrets or take its TLS checks away. Each name is overwritten by one of the same length, which
- * nobody sets. And lays the program out for huge pages, those of LIST (scripts/huge-pages.ts). usage: bun scripts/seal.ts FILE OUTPUT [LIST]
+ * nobody sets. And lays the program out for huge pages, those of LIST (scripts/huge-pages.ts).
+ * usage: bun scripts/seal.ts FILE OUTPUT [LIST]
  */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { forHugePages, piecesOf, readHot } from "./huge-pages.ts";

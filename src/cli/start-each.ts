@@ -1,7 +1,7 @@
 /** Starting several containers. */
 import type { Globals } from "./globals.ts";
 
-/** The flags that stand before a command, as they were given. */
+/** The flags that stand before a command, as they were given, but for what is of no matter to a start. */
 function globalWords(globals: Globals): string[] {
   const words: string[] = globals.debug ? ["--debug"] : [];
   for (const name of ["root", "state", "snapshotter"] as const) {
