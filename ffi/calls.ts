@@ -512,6 +512,20 @@ const table = () =>
       ["addr", "in"],
       ["addrlen", "size"],
     ],
+    bind: [
+      ["sockfd", "fd"],
+      ["addr", "in"],
+      ["addrlen", "size"],
+    ],
+    listen: [
+      ["sockfd", "fd"],
+      ["backlog", "int"],
+    ],
+    getsockname: [
+      ["sockfd", "fd"],
+      ["addr", "out"],
+      ["addrlen", "out"],
+    ],
     sendto: [
       ["sockfd", "fd"],
       ["buf", "in"],

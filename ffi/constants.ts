@@ -221,7 +221,9 @@ export const RLIMIT = {
 } as const;
 
 /** socket(2), socketpair(2) */
-export const AF = { AF_UNIX: 1, AF_INET: 2, AF_INET6: 10, AF_NETLINK: 16 } as const;
+export const AF = { AF_UNIX: 1, AF_INET: 2, AF_BRIDGE: 7, AF_INET6: 10, AF_NETLINK: 16 } as const;
+/** netlink(7) */
+export const NETLINK = { NETLINK_ROUTE: 0, NETLINK_NETFILTER: 12 } as const;
 export const SOCK = {
   // A type is a number, not a bit: those with more bits set come first, for whoever shows the names of a flag word.
   SOCK_SEQPACKET: 5,
@@ -349,7 +351,9 @@ export const RTM = {
   NLMSG_ERROR: 2,
   NLMSG_DONE: 3,
   RTM_NEWLINK: 16,
+  RTM_DELLINK: 17,
   RTM_GETLINK: 18,
+  RTM_SETLINK: 19,
   RTM_NEWADDR: 20,
   RTM_GETADDR: 22,
   RTM_NEWROUTE: 24,
@@ -366,7 +370,21 @@ export const NLM_F = {
 } as const;
 
 /** Attributes of links, addresses and routes: linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h */
-export const IFLA = { IFLA_IFNAME: 3, IFLA_MASTER: 10, IFLA_NET_NS_FD: 28, IFLA_NEW_IFINDEX: 49 } as const;
+export const IFLA = {
+  IFLA_ADDRESS: 1,
+  IFLA_IFNAME: 3,
+  IFLA_MTU: 4,
+  IFLA_MASTER: 10,
+  IFLA_PROTINFO: 12,
+  IFLA_LINKINFO: 18,
+  IFLA_NET_NS_FD: 28,
+  IFLA_NEW_IFINDEX: 49,
+} as const;
+/** Inside of IFLA_LINKINFO, and of its data for a veth. */
+export const IFLA_INFO = { IFLA_INFO_KIND: 1, IFLA_INFO_DATA: 2 } as const;
+export const VETH_INFO_PEER = 1;
+/** Of IFLA_PROTINFO for a bridge's port: whether a packet may leave where it came in. */
+export const IFLA_BRPORT_MODE = 4;
 export const IFA = {
   IFA_ADDRESS: 1,
   IFA_LOCAL: 2,
@@ -388,7 +406,7 @@ export const IFA_F = {
   IFA_F_MCAUTOJOIN: 0x400,
 } as const;
 export const RTA = { RTA_OIF: 4, RTA_GATEWAY: 5, RTA_MULTIPATH: 9, RTA_VIA: 18 } as const;
-export const RTPROT = { RTPROT_REDIRECT: 1, RTPROT_KERNEL: 2, RTPROT_RA: 9 } as const;
+export const RTPROT = { RTPROT_REDIRECT: 1, RTPROT_KERNEL: 2, RTPROT_STATIC: 4, RTPROT_RA: 9 } as const;
 
 /** netdevice(7), recv(2) */
 export const IFF_UP = 1;

@@ -1,6 +1,6 @@
 /**
- * Messages of rtnetlink(7) as bytes: a head, the structure of the message's kind, attributes. All of it little-endian,
- * as the machines are that ocibox runs on. A plan sends them out of its memory, the direct back end out of arrays.
+ * Messages of netlink(7) as bytes: a head, the structure of the message's kind, attributes. All of it little-endian,
+ * as the machines are that ocibox runs on, but for what netfilter has inside. A plan sends them out of its memory, the direct back end out of arrays.
  */
 import { NLM_F, RTM } from "./constants.ts";
 
@@ -31,13 +31,48 @@ function aligned(size: number): number {
   return (size + 3) & ~3;
 }
 
-/** An attribute of 32 bits, of text with its NUL, or of bytes. */
-export function attribute(type: number, value: number | string | Uint8Array): Attribute {
+/** NLA_F_NESTED: the contents are attributes themselves. */
+const nestedFlag = 0x8000;
+
+/** An attribute of 32 bits, of text with its NUL, of bytes, or of other attributes. */
+export function attribute(type: number, value: number | string | Uint8Array | readonly Attribute[]): Attribute {
   if (typeof value === "string") return { type, bytes: utf8.encode(`${value}\0`) };
-  if (typeof value !== "number") return { type, bytes: value };
+  if (value instanceof Uint8Array) return { type, bytes: value };
+  if (typeof value !== "number") return { type: type | nestedFlag, bytes: packed(value) };
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setInt32(0, value, true);
   return { type, bytes };
+}
+
+/** Netfilter's numbers have their highest byte first. @param size 1, 2, 4 bytes */
+export function bigEndian(value: number, size = 4): Uint8Array {
+  const bytes = new Uint8Array(size);
+  for (let at = 0; at < size; at++) bytes[at] = value >>> (8 * (size - 1 - at));
+  return bytes;
+}
+
+/** Attributes one behind the other. */
+export function packed(attributes: readonly Attribute[]): Uint8Array {
+  let size = 0;
+  for (const each of attributes) size += attributeHead + aligned(each.bytes.byteLength);
+  const bytes = new Uint8Array(size);
+  put(bytes, 0, attributes);
+  return bytes;
+}
+
+/** @returns where the contents of each begin, by its type */
+function put(into: Uint8Array, from: number, attributes: readonly Attribute[]): Map<number, number> {
+  const places = new Map<number, number>();
+  const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
+  let at = from;
+  for (const each of attributes) {
+    view.setUint16(at, attributeHead + each.bytes.byteLength, true);
+    view.setUint16(at + 2, each.type, true);
+    into.set(each.bytes, at + attributeHead);
+    places.set(each.type, at + attributeHead);
+    at += attributeHead + aligned(each.bytes.byteLength);
+  }
+  return places;
 }
 
 /** @param body the structure of the message's kind */
@@ -47,8 +82,8 @@ export function netlinkMessage(
   body: Uint8Array,
   attributes: readonly Attribute[] = [],
 ): NetlinkMessage {
-  const places = new Map<number, number>();
-  let size = headSize + aligned(body.byteLength);
+  const from = headSize + aligned(body.byteLength);
+  let size = from;
   for (const each of attributes) size += attributeHead + aligned(each.bytes.byteLength);
   const bytes = new Uint8Array(new ArrayBuffer(size));
   const view = new DataView(bytes.buffer);
@@ -56,24 +91,26 @@ export function netlinkMessage(
   view.setUint16(4, type, true);
   view.setUint16(6, flags | NLM_F.NLM_F_REQUEST, true);
   bytes.set(body, headSize);
-  let at = headSize + aligned(body.byteLength);
-  for (const each of attributes) {
-    view.setUint16(at, attributeHead + each.bytes.byteLength, true);
-    view.setUint16(at + 2, each.type, true);
-    bytes.set(each.bytes, at + attributeHead);
-    places.set(each.type, at + attributeHead);
-    at += attributeHead + aligned(each.bytes.byteLength);
-  }
-  return { bytes, places };
+  return { bytes, places: put(bytes, from, attributes) };
 }
 
 /** struct ifinfomsg. @param change the bits of `flags` that are meant */
-export function linkBody(index: number, flags = 0, change = 0): Uint8Array {
+export function linkBody(index: number, flags = 0, change = 0, family = 0): Uint8Array {
   const bytes = new Uint8Array(linkSize);
+  bytes[0] = family;
   const view = new DataView(bytes.buffer);
   view.setInt32(4, index, true);
   view.setUint32(8, flags, true);
   view.setUint32(12, change, true);
+  return bytes;
+}
+
+/** struct rtmsg of a route of the main table. @param prefix bits of the destination's address */
+export function routeBody(family: number, prefix: number, protocol: number): Uint8Array {
+  const RT_TABLE_MAIN = 254;
+  const RTN_UNICAST = 1;
+  const bytes = new Uint8Array(routeSize);
+  bytes.set([family, prefix, 0, 0, RT_TABLE_MAIN, protocol, 0, RTN_UNICAST]);
   return bytes;
 }
 
@@ -109,7 +146,7 @@ export function receivedIn(bytes: Uint8Array): Received[] {
 /** The errno (positive, or 0) of a message that tells one; undefined for any other. */
 export function errnoIn({ type, body }: Received): number | undefined {
   if (type !== RTM.NLMSG_ERROR || body.byteLength < 4) return undefined;
-  return -new DataView(body.buffer, body.byteOffset).getInt32(0, true);
+  return 0 - new DataView(body.buffer, body.byteOffset).getInt32(0, true);
 }
 
 /** The attributes behind a structure of `from` bytes. */

@@ -133,6 +133,8 @@ export const nr = {
   sched_setscheduler: 119,
   set_mempolicy: 237,
   bind: 200,
+  listen: 201,
+  getsockname: 204,
   connect: 203,
   tgkill: 131,
   reboot: 142,

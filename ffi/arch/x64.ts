@@ -133,6 +133,8 @@ export const nr = {
   sched_setscheduler: 144,
   set_mempolicy: 238,
   bind: 49,
+  listen: 50,
+  getsockname: 51,
   connect: 42,
   tgkill: 234,
   reboot: 169,

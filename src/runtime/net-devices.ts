@@ -1,22 +1,20 @@
 /** The devices that linux.netDevices names, as they are before they are moved: asked of rtnetlink(7). */
-import { AF, AT_FDCWD, IFA, IFF_UP, IFLA, NLM_F, RTA, RTM, RTPROT, SOCK } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { AF, AT_FDCWD, IFA, IFF_UP, IFLA, NETLINK, RTA, RTM, RTPROT } from "../../ffi/constants.ts";
+import { attempt } from "../../ffi/direct.ts";
 import { errnoOf, errnoWords } from "../../ffi/errno.ts";
-import { OwnedFd } from "../../ffi/fd.ts";
 import {
   addressSize,
   attribute,
   attributesIn,
-  errnoIn,
   linkBody,
   linkSize,
   netlinkMessage,
   type Received,
-  receivedIn,
   routeSize,
   textOf,
   wordOf,
 } from "../../ffi/netlink.ts";
+import { NetlinkError, NetlinkSocket } from "../../ffi/netlink-socket.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
 import { type NetAddress, type NetDevice, netDeviceNames } from "../plan/net-devices.ts";
@@ -24,52 +22,29 @@ import type { Spec } from "../spec/runtime.ts";
 
 const STATX_INO = 0x100;
 const ownNamespace = "/proc/self/ns/net";
-/** The kernel sends no more at once: NLMSG_GOODSIZE, and 32 KiB of a dump. */
-const mostBytes = 1 << 16;
-const mostTurns = 8;
 const infinity = 0xffffffff;
 /** RTNH_F_PERVASIVE and RTNH_F_ONLINK: the other flags of a route tell how it is. */
 const settableRouteFlags = 6;
 
-function receive(socket: OwnedFd): Received[] {
-  const buffer = alloc(mostBytes);
-  const got = direct.recvfrom(socket.fd, buffer, mostBytes, 0, null, null);
-  return receivedIn(buffer.subarray(0, got));
-}
-
-/** All that there is of a kind; again where something changed meanwhile. */
-function dump(socket: OwnedFd, type: number, bodySize: number, field: string): Received[] {
-  const request = netlinkMessage(type, NLM_F.NLM_F_DUMP, new Uint8Array(bodySize)).bytes;
-  for (let turn = 0; turn < mostTurns; turn++) {
-    direct.sendto(socket.fd, request, request.byteLength, 0, null, 0);
-    const found: Received[] = [];
-    let torn = false;
-    for (let more = true; more; )
-      for (const each of receive(socket)) {
-        const errno = errnoIn(each);
-        if (errno !== undefined && errno !== 0)
-          throw new OciboxError("HOST", `${field}: rtnetlink(7) tells no addresses: ${errnoWords(errno)}`);
-        torn ||= (each.flags & NLM_F.NLM_F_DUMP_INTR) !== 0;
-        if (each.type === RTM.NLMSG_DONE) more = false;
-        else found.push(each);
-      }
-    if (!torn) return found;
+/** All addresses or routes of this host. @throws OciboxError HOST */
+function dump(socket: NetlinkSocket, type: number, bodySize: number): Received[] {
+  try {
+    return socket.dump(type, new Uint8Array(bodySize));
+  } catch (error) {
+    if (!(error instanceof NetlinkError)) throw error;
+    throw new OciboxError("HOST", `linux.netDevices: the addresses of this host cannot be had: ${error.message}`);
   }
-  throw new OciboxError("HOST", `${field}: the addresses of this host do not stop changing`);
 }
 
 /** @throws OciboxError INVALID where there is none */
-function link(socket: OwnedFd, key: string): Omit<NetDevice, "addresses" | "routes"> {
+function link(socket: NetlinkSocket, key: string): Omit<NetDevice, "addresses" | "routes"> {
   const field = `linux.netDevices.${key}`;
-  const request = netlinkMessage(RTM.RTM_GETLINK, 0, linkBody(0), [attribute(IFLA.IFLA_IFNAME, key)]).bytes;
-  direct.sendto(socket.fd, request, request.byteLength, 0, null, 0);
-  const [answer] = receive(socket);
-  if (answer === undefined) throw new OciboxError("HOST", `${field}: RTM_GETLINK has no answer`);
-  const errno = errnoIn(answer);
-  if (errno !== undefined)
+  const request = netlinkMessage(RTM.RTM_GETLINK, 0, linkBody(0), [attribute(IFLA.IFLA_IFNAME, key)]);
+  const answer = socket.ask(request);
+  if (typeof answer === "number")
     throw new OciboxError(
-      errno === errnoOf("ENODEV") ? "INVALID" : "HOST",
-      `${field}: RTM_GETLINK(IFLA_IFNAME=${JSON.stringify(key)}) failed: ${errnoWords(errno)}`,
+      answer === errnoOf("ENODEV") ? "INVALID" : "HOST",
+      `${field}: RTM_GETLINK(IFLA_IFNAME=${JSON.stringify(key)}) failed: ${errnoWords(answer)}`,
     );
   const { body } = answer;
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
@@ -167,7 +142,7 @@ export function netDevicesFor(spec: Spec): NetDevice[] {
   const [first] = names;
   if (first === undefined) return [];
   checkNamespace(spec, first);
-  using socket = new OwnedFd(direct.socket(AF.AF_NETLINK, SOCK.SOCK_RAW | SOCK.SOCK_CLOEXEC, 0));
+  using socket = new NetlinkSocket(NETLINK.NETLINK_ROUTE);
   const links = names.map((key) => link(socket, key));
   links.forEach(({ key, index }, at) => {
     const other = links.findIndex((each) => each.index === index);
@@ -177,8 +152,8 @@ export function netDevicesFor(spec: Spec): NetDevice[] {
         `linux.netDevices.${key} is the device that linux.netDevices.${names[other]} is`,
       );
   });
-  const addresses = dump(socket, RTM.RTM_GETADDR, addressSize, "linux.netDevices");
-  const routes = dump(socket, RTM.RTM_GETROUTE, routeSize, "linux.netDevices");
+  const addresses = dump(socket, RTM.RTM_GETADDR, addressSize);
+  const routes = dump(socket, RTM.RTM_GETROUTE, routeSize);
   return links.map((each) => ({
     ...each,
     addresses: addressesOf(each.index, addresses),
