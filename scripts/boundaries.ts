@@ -4,7 +4,7 @@
  */
 import { Glob } from "bun";
 
-const middle = ["registry", "store", "layer", "rootfs", "bundle", "runtime", "container"];
+const middle = ["registry", "store", "layer", "rootfs", "bundle", "runtime", "network", "container"];
 const leaves = ["plan", "spec", "reference", "errors"];
 
 /** What each room may import beside itself. Rooms of the middle row know each other only where it says so. */
@@ -19,8 +19,9 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   rootfs: ["layer", ...leaves, "ffi"],
   bundle: [...leaves, "ffi"],
   runtime: [...leaves, "ffi"],
+  network: [...leaves, "ffi"],
   store: ["registry", "layer", ...leaves, "ffi"],
-  container: ["store", "rootfs", "bundle", "runtime", "layer", ...leaves, "ffi"],
+  container: ["store", "rootfs", "bundle", "runtime", "network", "layer", ...leaves, "ffi"],
   cli: [...middle, ...leaves, "ffi"],
   main: ["cli", ...leaves, "ffi"],
 };

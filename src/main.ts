@@ -39,6 +39,7 @@ const commands = [
   "exec",
   "logs",
   "wait",
+  "port",
   "create",
   "start",
   "stop",
@@ -114,6 +115,8 @@ function load(name: CommandName): Promise<{ command: (globals: Globals) => Comma
       return import("./cli/logs.ts");
     case "wait":
       return import("./cli/wait.ts");
+    case "port":
+      return import("./cli/port.ts");
     case "create":
       return import("./cli/create.ts");
     case "start":

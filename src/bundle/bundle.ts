@@ -32,6 +32,8 @@ export interface BundleInput extends CommandInput {
   readonly cgroupsPath: string;
   /** Directory with hostname, hosts and resolv.conf. */
   readonly files: string;
+  /** The network namespace that the container joins, where it is made before it. */
+  readonly networkPath: string;
 }
 
 /** docker's and podman's lists together; docs/security.md. */
@@ -103,7 +105,7 @@ function baseMounts(facts: HostFacts, { network, more }: RunOptions): Mount[] {
     },
     // With the host's network namespace, sysfs would show its devices all the same: it is read-only in either case. Who may
     // not mount one, as the network is not theirs, has the host's.
-    facts.userNamespace && network === "host"
+    facts.userNamespace && network !== "none"
       ? { destination: "/sys", type: "bind", source: "/sys", options: ["rbind", "nosuid", "noexec", "nodev", "rro"] }
       : { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", access] },
     ...ipcMounts(facts, more),
@@ -293,10 +295,11 @@ function processOf(input: BundleInput, account: Account, bounding: string[], noN
 
 function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
   const { options, facts } = input;
-  const isolated = options.network === "none";
+  const { network } = options;
+  const isOwn = network === "none" || network === "bridge";
   const { hostIpc, hostUts, hostCgroups, privileged, devices = [] } = options.more;
   const sysctl = {
-    ...(isolated ? { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } : {}),
+    ...(isOwn ? { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 0" } : {}),
     ...moreOf(options).sysctls,
   };
   return {
@@ -305,7 +308,8 @@ function linuxOf(input: BundleInput, seccomp: LinuxSeccomp | undefined): Linux {
       ...(hostIpc === undefined ? [{ type: "ipc" } as const] : []),
       ...(hostUts === true ? [] : [{ type: "uts" } as const]),
       { type: "mount" },
-      ...(isolated ? [{ type: "network" } as const] : []),
+      ...(network === "none" ? [{ type: "network" } as const] : []),
+      ...(network === "none" || network === "host" ? [] : [{ type: "network", path: input.networkPath } as const]),
       ...(facts.cgroup.mode === "none" || hostCgroups === true ? [] : [{ type: "cgroup" } as const]),
     ],
     cgroupsPath: input.cgroupsPath,

@@ -7,6 +7,12 @@ import type { ContainerDefaults } from "../spec/image.ts";
 import type { MoreOptions } from "./more-options.ts";
 import type { Volume } from "./values.ts";
 
+/**
+ * `none` has loopback alone, `host` the host's network, `bridge` an address at ocibox's own; the others are in a namespace
+ * that is there already.
+ */
+export type NetworkMode = "none" | "host" | "bridge" | `container:${string}` | `ns:${string}`;
+
 /** The flags of `run`, as they were given. */
 export interface RunOptions {
   readonly command: readonly string[];
@@ -29,7 +35,7 @@ export interface RunOptions {
   readonly cpus: string | undefined;
   readonly pidsLimit: string | undefined;
   readonly ulimits: readonly string[];
-  readonly network: "none" | "host";
+  readonly network: NetworkMode;
   readonly more: MoreOptions;
 }
 

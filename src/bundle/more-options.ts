@@ -1,4 +1,7 @@
 /** The flags of `run` that few containers have, as they were given. */
+import type { PublishFlag } from "./publish.ts";
+import type { ResolverFlags } from "./resolver.ts";
+
 export interface DeviceFlag {
   /** The host's. */
   readonly source: string;
@@ -41,8 +44,14 @@ export interface MoreOptions {
   readonly hostIpc?: readonly string[];
   readonly hostUts?: boolean;
   readonly hostCgroups?: boolean;
-  /** Lines of /etc/hosts. */
+  /** Lines of /etc/hosts, "host-gateway" for an address among them. */
   readonly hosts?: readonly string[];
-  /** All of /etc/resolv.conf. */
-  readonly resolv?: string;
+  readonly resolver?: ResolverFlags;
+  readonly publish?: readonly PublishFlag[];
+  /** -P */
+  readonly publishAll?: boolean;
+  /** PORT[/PROTOCOL] */
+  readonly expose?: readonly string[];
+  /** --ip */
+  readonly address?: string;
 }

@@ -3,6 +3,9 @@ import { attempt } from "../../ffi/direct.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { effectiveUid } from "../../ffi/user.ts";
 import { listContainers } from "../container/record.ts";
+import { writtenSubnet } from "../network/addresses.ts";
+import { findBridge } from "../network/bridge.ts";
+import { bridgeName } from "../network/names.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { preferredSnapshotter, whyNot } from "../store/probe.ts";
@@ -65,6 +68,14 @@ function backEnds(store: Store): string {
   return [...works].sort((a, b) => Number(b === first) - Number(a === first)).join(" ") + others.join("");
 }
 
+/** What a container has without --network. */
+function networkOf({ userNamespace }: HostFacts): string {
+  if (userNamespace || effectiveUid() !== 0) return "loopback, or the host's with --network host";
+  const bridge = findBridge();
+  if (bridge === undefined) return `bridge ${bridgeName}, made with the first container`;
+  return `bridge ${bridgeName} (${writtenSubnet(bridge.subnet)})`;
+}
+
 export function command(globals: Globals): Command {
   return {
     def: {
@@ -91,6 +102,7 @@ export function command(globals: Globals): Command {
         cgroups: facts.cgroup.mode,
         "cgroup controllers": facts.cgroup.controllers.join(" "),
         "rootfs back ends": backEnds(store),
+        network: networkOf(facts),
         "file system": fileSystemOf(root),
         root,
         "image store (OCI layout)": `${root}/image`,

@@ -1,5 +1,6 @@
 import { readText } from "../../ffi/files.ts";
-import { containerDirectory, findContainer } from "../container/record.ts";
+import { readConnected } from "../container/network.ts";
+import { type ContainerStatus, containerDirectory, findContainer } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
 import { familiar, familiarName, isTransport, parseReference, type Reference } from "../reference/reference.ts";
 import { chainsOf, openStore, type Store, type StoredImage } from "../store/store.ts";
@@ -8,6 +9,7 @@ import type { Globals } from "./globals.ts";
 import { storeWord } from "./image-word.ts";
 import { anyImage } from "./load-image.ts";
 import type { Command } from "./options.ts";
+import { portsShown } from "./ports.ts";
 import { tidied } from "./tidied.ts";
 
 /** A name in pieces; other tools may have written one that is no reference. */
@@ -49,6 +51,16 @@ function graphDriver(image: StoredImage, store: Store): object {
     : { Name: kind, Data: { Lower: store.layerPaths(kind, chains).reverse() } };
 }
 
+/** As docker's; addresses are there while it runs. */
+function networkShown(root: string, { id, running, network }: ContainerStatus): object {
+  const connected = running ? readConnected(root, id) : undefined;
+  const { address = "", prefix = 0, gateway = "", hardwareAddress = "" } = connected?.place ?? {};
+  const at = { IPAddress: address, IPPrefixLen: prefix, Gateway: gateway, MacAddress: hardwareAddress };
+  const ports = portsShown(connected?.ports ?? []);
+  // Of one that was made before there were bridges it is its config.json that says.
+  return network === undefined ? {} : { ...at, Ports: ports, Networks: { [network]: at } };
+}
+
 function containerShown(root: string, state: string, word: string): object | undefined {
   try {
     const found = findContainer(root, state, word);
@@ -60,6 +72,7 @@ function containerShown(root: string, state: string, word: string): object | und
       ImageManifestDigest: found.manifestDigest,
       Created: found.created,
       State: { Running: found.running, ExitCode: found.exitCode ?? null },
+      NetworkSettings: networkShown(root, found),
       Labels: found.labels ?? {},
       AutoRemove: found.autoRemove,
       Spec: config === undefined ? null : (JSON.parse(config) as unknown),

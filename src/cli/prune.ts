@@ -1,4 +1,7 @@
+import { inUserNamespace } from "../../ffi/user.ts";
 import { OciboxError } from "../errors.ts";
+import { removeBridge } from "../network/bridge.ts";
+import { bridgeName } from "../network/names.ts";
 import { prune } from "../store/collect.ts";
 import { ask } from "./ask.ts";
 import { asRoot, type Globals } from "./globals.ts";
@@ -36,6 +39,7 @@ export function command(globals: Globals): Command {
       if (!given.flag("force") && !agreed(all)) return 0;
       const { images, freed } = await prune(openStoreOf(globals), all);
       print(`Removed ${images} image${images === 1 ? "" : "s"}`);
+      if (!inUserNamespace() && removeBridge()) print(`Removed the bridge ${bridgeName}, which no container was at`);
       print(`Total reclaimed space: ${humanSize(freed)}`);
       return 0;
     },

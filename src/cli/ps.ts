@@ -1,3 +1,4 @@
+import { readConnected } from "../container/network.ts";
 import { type ContainerStatus, listContainers } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
 import { familiar, parseReference } from "../reference/reference.ts";
@@ -7,6 +8,7 @@ import { formatOption, printListing } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import type { Command, Given } from "./options.ts";
 import { ago, goTime, print } from "./output.ts";
+import { portsColumn } from "./ports.ts";
 import { tidied } from "./tidied.ts";
 
 function statusOf(each: ContainerStatus, now: Date): string {
@@ -31,11 +33,13 @@ interface ContainerRow {
   readonly RunningFor: string;
   readonly State: ContainerState;
   readonly Status: string;
+  readonly Ports: string;
+  readonly Networks: string;
   readonly Names: string;
   readonly Labels: string;
 }
 
-function rowOf(each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
+function rowOf(root: string, each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
   const line = JSON.stringify(each.command.join(" "));
   return {
     ID: whole ? each.id : each.id.slice(0, 12),
@@ -45,6 +49,8 @@ function rowOf(each: ContainerStatus, whole: boolean, now: Date): ContainerRow {
     RunningFor: ago(new Date(each.created), now),
     State: stateOf(each),
     Status: statusOf(each, now),
+    Ports: portsColumn((each.running && readConnected(root, each.id)?.ports) || []),
+    Networks: each.network ?? "none",
     Names: each.name,
     Labels: Object.entries(each.labels ?? {})
       .map(([name, value]) => `${name}=${value}`)
@@ -93,7 +99,7 @@ export function command(globals: Globals): Command {
       const shown = kept.slice(0, last);
       const whole = given.flag("no-trunc");
       const now = new Date();
-      const rows = shown.map((each) => rowOf(each, whole, now));
+      const rows = shown.map((each) => rowOf(root, each, whole, now));
       if (given.flag("quiet")) {
         for (const row of rows) print(row.ID);
         return 0;
@@ -104,6 +110,7 @@ export function command(globals: Globals): Command {
         ["COMMAND", "Command"],
         ["CREATED", "RunningFor"],
         ["STATUS", "Status"],
+        ["PORTS", "Ports"],
         ["NAMES", "Names"],
       ] as const;
       printListing({ rows, columns }, given.text("format"));

@@ -1,6 +1,6 @@
 /** The flags of `ocibox run`, made into what the container is to be. */
 import { readText } from "../../ffi/files.ts";
-import type { RunOptions } from "../bundle/command.ts";
+import type { NetworkMode, RunOptions } from "../bundle/command.ts";
 import { parseVolume, type Volume } from "../bundle/values.ts";
 import type { RunRequest } from "../container/furnish.ts";
 import { kindOfContainer, runContainer } from "../container/run.ts";
@@ -14,6 +14,7 @@ import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
 import type { LockedWord } from "./locked.ts";
+import { networkFor } from "./network-for.ts";
 import type { Given } from "./options.ts";
 import { print, say } from "./output.ts";
 import { checkTerminal, explainerIf, faultOf } from "./plan-options.ts";
@@ -143,7 +144,7 @@ function securityOptions(given: Given): string[] {
   return found;
 }
 
-function runOptions(given: Given): RunOptions {
+function runOptions(given: Given, network: NetworkMode): RunOptions {
   return {
     command: given.words.slice(1),
     entrypoint: given.text("entrypoint"),
@@ -163,7 +164,7 @@ function runOptions(given: Given): RunOptions {
     cpus: given.text("cpus"),
     pidsLimit: given.text("pids-limit"),
     ulimits: given.all("ulimit"),
-    network: given.text("network") === "host" ? "host" : "none",
+    network,
     more: {},
   };
 }
@@ -213,10 +214,12 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
   const stopSignal = given.text("stop-signal");
   if (stopSignal !== undefined) await checkStopSignal(stopSignal);
   const stopTimeout = given.text("stop-timeout");
-  const plain = runOptions(given);
+  const facts = hostFacts();
+  const explain = given.flag("explain");
+  const { network, connect } = await networkFor(given, facts, places, only || explain);
+  const plain = runOptions(given, network);
   const options = hasMore(given) ? (await import("./run-more.ts")).withMore(given, plain) : plain;
   const store = openStore(places.root, places.storeOptions);
-  const facts = hostFacts();
   tidy(places.root, places.state);
   using storeLock = store.lockShared();
   const request: RunRequest = {
@@ -237,8 +240,9 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
     interactive,
     detach,
     made: only ? print : undefined,
-    explain: given.flag("explain") ? await explainerIf(true) : undefined,
+    explain: explain ? await explainerIf(true) : undefined,
     fault: faultOf(given.text("inject")),
+    connect,
   };
   const { name: kind, kept } = kindOfContainer(request);
   // Awaited here: a promise that is only returned outlives the lock.

@@ -9,6 +9,15 @@ export const moreOptions = {
   umask: { type: "string", valueHint: "OCTAL", description: "Mask of the modes of new files (0022)" },
   domainname: { type: "string", valueHint: "NAME", description: "NIS domain name in the container" },
   "add-host": { ...list, valueHint: "NAME:ADDRESS", description: "A line of /etc/hosts" },
+  publish: {
+    ...list,
+    alias: "p",
+    valueHint: "[[ADDRESS:]PORT:]PORT[/udp]",
+    description: "A port of the host that leads to one of the container's; ranges too",
+  },
+  "publish-all": { type: "boolean", alias: "P", description: "All ports that the image exposes, and --expose" },
+  expose: { ...list, valueHint: "PORT[/udp]", description: "One more port for --publish-all" },
+  ip: { type: "string", valueHint: "ADDRESS", description: "Its address at the bridge" },
   dns: { ...list, valueHint: "ADDRESS", description: "A name server of /etc/resolv.conf" },
   "dns-search": { ...list, valueHint: "DOMAIN", description: "A search domain of /etc/resolv.conf" },
   "dns-option": { ...list, also: "dns-opt", valueHint: "OPTION", description: "An option of /etc/resolv.conf" },
@@ -36,16 +45,16 @@ export const moreOptions = {
   },
 } as const satisfies Readonly<Record<string, OptionDef>>;
 
-const ports = "with --network host a container's ports are the host's";
 const services = "a service manager can do that: ocibox ends with the container's exit code";
 
 /** What docker and podman have, and what to do without it. */
 export const notYet = (): Readonly<Record<string, string>> => ({
-  ...Object.fromEntries(["-p", "--publish", "-P", "--publish-all", "--expose"].map((flag) => [flag, ports])),
+  "--ip6": "containers have IPv4 at the bridge, and the host's IPv6 with --network host",
+  "--mac-address": "it follows from the address, which --ip chooses: 02:42 and its four numbers",
   ...Object.fromEntries(
-    ["--ip", "--ip6", "--link", "--network-alias", "--mac-address"].map((flag) => [
+    ["--link", "--network-alias"].map((flag) => [
       flag,
-      "there are no bridge networks",
+      "containers know each other by address (inspect tells it), or share a network: --network container:NAME",
     ]),
   ),
   "--restart": services,

@@ -3,14 +3,16 @@ import { AT_FDCWD, S } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { namesIn, readText } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import type { RunOptions } from "../bundle/command.ts";
+import type { NetworkMode, RunOptions } from "../bundle/command.ts";
 import type { DeviceFlag, MoreOptions } from "../bundle/more-options.ts";
 import { parseMountFlag } from "../bundle/mount-flag.ts";
-import { hostLine, resolvConf } from "../bundle/names.ts";
+import { hostLine, resolverFlags } from "../bundle/names.ts";
+import { parseExposed, parsePublish } from "../bundle/publish.ts";
 import { cleanPath, numberOf } from "../bundle/values.ts";
 import { OciboxError } from "../errors.ts";
 import { checkSource } from "./bind-source.ts";
 import type { Given } from "./options.ts";
+import { say } from "./output.ts";
 import type { moreOptions } from "./run-more-options.ts";
 
 type Flag = keyof typeof moreOptions;
@@ -104,6 +106,31 @@ const lists = {
   deviceRules: "device-cgroup-rule",
 } as const satisfies Partial<Record<keyof MoreOptions, Flag>>;
 
+/** What is published and where. @throws OciboxError USAGE where there is no bridge to do so */
+function networkMore(given: Given, network: NetworkMode): MoreOptions {
+  const publish = given.all("publish").flatMap(parsePublish);
+  const expose = given.all("expose");
+  for (const each of expose) parseExposed(each);
+  const publishAll = given.flag("publish-all");
+  const address = given.text("ip");
+  if (network === "host" && (publish.length > 0 || publishAll)) {
+    // docker's words are a warning, too: what is asked for is so, but for the numbers.
+    if (!given.flag("quiet")) say("ocibox: with --network host a container's ports are the host's: none is published");
+    return {};
+  }
+  if (network !== "bridge" && (publish.length > 0 || publishAll || address !== undefined))
+    throw new OciboxError(
+      "USAGE",
+      `${address === undefined ? "--publish" : "--ip"} wants --network bridge, and the network is "${network}"`,
+    );
+  return {
+    ...(publish.length === 0 ? {} : { publish }),
+    ...(publishAll ? { publishAll } : {}),
+    ...(expose.length === 0 ? {} : { expose }),
+    ...(address === undefined ? {} : { address }),
+  };
+}
+
 /** The rarer flags, and what of them is said in other words as well. */
 export function withMore(given: Given, options: RunOptions): RunOptions {
   const more: Record<string, unknown> = {};
@@ -136,7 +163,10 @@ export function withMore(given: Given, options: RunOptions): RunOptions {
       ...(isHosts("uts") ? { hostUts: true } : {}),
       ...(isHosts("cgroupns") ? { hostCgroups: true } : {}),
       ...(given.all("add-host").length === 0 ? {} : { hosts: given.all("add-host").map(hostLine) }),
-      ...(dns.length + search.length + dnsOptions.length === 0 ? {} : { resolv: resolvConf(dns, search, dnsOptions) }),
+      ...(dns.length + search.length + dnsOptions.length === 0
+        ? {}
+        : { resolver: resolverFlags(dns, search, dnsOptions) }),
+      ...networkMore(given, options.network),
     },
   };
 }

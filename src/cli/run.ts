@@ -12,8 +12,7 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
     def: {
       meta: {
         name: "run",
-        description:
-          "Run a command in a new container. Without --network the container has loopback only, until bridge networks are there",
+        description: "Run a command in a new container",
       },
       args: {
         detach: {
@@ -88,10 +87,11 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
           description: "Resource limit: nofile=1024:2048",
         },
         network: {
-          type: "enum",
+          type: "string",
           also: "net",
-          options: ["none", "host"],
-          description: "none: loopback only; host: the host's network",
+          valueHint: "MODE",
+          description:
+            "bridge: an address of its own, and a way out; none: loopback only; host: the host's network; container:NAME; ns:PATH. $OCIBOX_NETWORK, or bridge for root",
         },
         pull: {
           type: "enum",

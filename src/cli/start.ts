@@ -2,6 +2,7 @@ import { findContainer } from "../container/record.ts";
 import { startContainer } from "../container/start.ts";
 import { OciboxError } from "../errors.ts";
 import { asRoot, type Globals } from "./globals.ts";
+import { connectFor } from "./network-for.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
@@ -41,6 +42,7 @@ export function command(globals: Globals): Command {
         says: word,
         explain: await explainerIf(given.flag("explain")),
         fault: faultOf(given.text("inject")),
+        connect: given.flag("explain") ? undefined : await connectFor(found.network ?? "none", { root, state }),
       });
     },
   };

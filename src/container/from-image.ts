@@ -1,11 +1,14 @@
 /** A container of a kind that is not kept: from the image by config.json to the plan. */
-import { AT_FDCWD, O } from "../../ffi/constants.ts";
+import { AF, AT_FDCWD, NETLINK, O, SOCK } from "../../ffi/constants.ts";
 import { encodePart, encodePlan } from "../../ffi/encode.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { writeNew } from "../../ffi/files.ts";
+import type { Recorder, Slot } from "../../ffi/plan.ts";
 import type { Undo } from "../../ffi/undo.ts";
 import { accountOf, type BundleInput, createSpec } from "../bundle/bundle.ts";
 import { OciboxError } from "../errors.ts";
+import { writtenPort } from "../network/ports.ts";
+import { type PublishedPort, withdrawMessage } from "../network/rules.ts";
 import { compileCommand } from "../plan/command.ts";
 import { compile, compileSetUp } from "../plan/compile.ts";
 import type { PlanContext } from "../plan/context.ts";
@@ -14,6 +17,7 @@ import type { Spec } from "../spec/runtime.ts";
 import { chainsOf, type ImageChoice } from "../store/store.ts";
 import { cgroupsPath } from "./cgroups.ts";
 import { furnish, kindOf, type RunRequest } from "./furnish.ts";
+import { lastInherited, namespacePath } from "./network.ts";
 import { containerDirectory, containersDirectory, logFile } from "./record.ts";
 import { remember, specTemplate } from "./remember.ts";
 import { type Claim, inherited } from "./state.ts";
@@ -31,6 +35,8 @@ function sourceKinds(spec: Spec): Map<string, "directory" | "file"> {
 
 type Running = Pick<RunRequest, "root" | "name" | "interactive" | "detach" | "init" | "autoRemove"> & {
   readonly timeout: number | undefined;
+  readonly network: string;
+  readonly ports: readonly PublishedPort[];
 };
 
 /**
@@ -44,7 +50,7 @@ export function contextFor(
   rootfs: number,
   says: string = claimed.id,
 ): PlanContext {
-  const { root } = request;
+  const { root, network, ports } = request;
   const directory = containerDirectory(root, claimed.id);
   return {
     rootfs,
@@ -54,11 +60,12 @@ export function contextFor(
     interactive: request.interactive,
     timeout: request.timeout,
     detached: request.detach
-      ? { says, log: logFile(root, claimed.id), keeps: [inherited.rootfs, inherited.lock] }
+      ? { says, log: logFile(root, claimed.id), keeps: [inherited.rootfs, lastInherited(network, ports.length)] }
       : undefined,
     init: request.init,
     sources: sourceKinds(spec),
     cleanup(p, code, note, trouble) {
+      if (ports.length > 0) withdrawPorts(p, ports, note);
       // Whoever waits has the file open.
       note(p.carryOn().pwrite64(inherited.lock, p.text`${code}   `, 4, 0));
       if (!request.autoRemove) {
@@ -96,6 +103,24 @@ export function contextFor(
   };
 }
 
+/** Nobody listens to the answers: what is not published any more is none of the teardown's failures. */
+function withdrawPorts(p: Recorder, ports: readonly PublishedPort[], note: (result: Slot) => void): void {
+  p.field("--publish");
+  const { NETLINK_NETFILTER } = NETLINK;
+  const socket = p.carryOn().socket(AF.AF_NETLINK, SOCK.SOCK_RAW | SOCK.SOCK_CLOEXEC, NETLINK_NETFILTER);
+  note(socket);
+  const withdrawn = p.newLabel("ports withdrawn");
+  p.branch(socket, "<", 0, withdrawn);
+  for (const port of ports) {
+    const bytes = withdrawMessage(port);
+    const memory = p.memory(`NFT_MSG_DELSETELEM(${writtenPort(port)})`, bytes.byteLength, bytes);
+    note(p.carryOn().sendto(socket, memory, bytes.byteLength, 0, null, 0));
+  }
+  note(p.carryOn().close(socket));
+  p.place(withdrawn);
+  p.field("");
+}
+
 /** A container from its image; undefined where its plan was to be printed, which has been done. */
 export function fromImage(
   request: RunRequest,
@@ -113,7 +138,8 @@ export function fromImage(
     throw new OciboxError("STORE", `the layers of the image "${request.imageName}" are gone`, {
       hint: "somebody has just removed it; pull it again",
     });
-  const rootfs = furnish(request, claimed, { digest: choice.digest, layers, kind, image: image.config.config }, undo);
+  const made = { digest: choice.digest, layers, kind, image: image.config.config };
+  const { rootfs, ports } = furnish(request, claimed, made, undo);
   const input: BundleInput = {
     id,
     image: image.config.config,
@@ -123,11 +149,13 @@ export function fromImage(
     facts,
     cgroupsPath: cgroupsPath(id),
     files: containerDirectory(root, id),
+    networkPath: namespacePath,
   };
   const account = accountOf(input);
   const spec = createSpec(input, account);
   writeNew(`${containerDirectory(root, id)}/config.json`, JSON.stringify(spec), 0o600);
-  const context = contextFor({ ...request, timeout: options.more.timeout }, claimed, spec, rootfs);
+  const { network, more } = options;
+  const context = contextFor({ ...request, timeout: more.timeout, network, ports }, claimed, spec, rootfs);
   const { args = [], env = [] } = spec.process ?? {};
   if (request.explain !== undefined) {
     request.explain(compile(spec, facts, context).steps);

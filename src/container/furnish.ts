@@ -4,17 +4,21 @@ import { AT_FDCWD, S } from "../../ffi/constants.ts";
 import { direct } from "../../ffi/direct.ts";
 import type { Fault } from "../../ffi/encode.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
-import { makeDirectories, readText, writeNew } from "../../ffi/files.ts";
+import { makeDirectories, writeNew } from "../../ffi/files.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import type { Undo } from "../../ffi/undo.ts";
 import type { RunOptions } from "../bundle/command.ts";
+import type { MoreOptions } from "../bundle/more-options.ts";
+import type { PublishFlag } from "../bundle/publish.ts";
+import type { PublishedPort } from "../network/rules.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { prepareTree } from "../rootfs/prepare.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Snapshotter } from "../store/snapshotter.ts";
 import type { Store } from "../store/store.ts";
+import { type Connect, writeNetworkFiles } from "./network.ts";
 import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
 import { type Claim, inheritAs, inherited } from "./state.ts";
 
@@ -49,20 +53,8 @@ export interface RunRequest {
   /** Given the plan, which is then not run. */
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
   readonly fault: Fault | undefined;
-}
-
-function hostsFile(hostname: string): string {
-  return `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t${hostname}\n`;
-}
-
-/** hosts, hostname and resolv.conf of a container; with the host's network, the host's own words. */
-function writeNetworkFiles(directory: string, hostname: string, { network, more }: RunOptions): void {
-  const host = network === "host";
-  const { hosts = [], resolv = (host ? readText("/etc/resolv.conf") : undefined) ?? "" } = more;
-  const names = (host ? readText("/etc/hosts") : undefined) ?? hostsFile(hostname);
-  writeNew(`${directory}/hostname`, `${hostname}\n`, 0o644);
-  writeNew(`${directory}/hosts`, names + hosts.map((line) => `${line}\n`).join(""), 0o644);
-  writeNew(`${directory}/resolv.conf`, resolv, 0o644);
+  /** Connects it with a network that the plan does not make itself. */
+  readonly connect: Connect | undefined;
 }
 
 function makeFolder(root: string, directory: string): void {
@@ -84,14 +76,28 @@ export interface Made {
   readonly digest: Digest;
   readonly layers: readonly ChainId[];
   readonly kind: Snapshotter;
-  readonly image: Pick<ContainerDefaults, "StopSignal">;
+  readonly image: Pick<ContainerDefaults, "StopSignal" | "ExposedPorts">;
+}
+
+/** What a container's folder, and what init inherits of it, come to. */
+export interface Furnished {
+  /** Its tree: a detached mount. */
+  readonly rootfs: number;
+  /** What is published; where nothing is run, what would be. */
+  readonly ports: readonly PublishedPort[];
+}
+
+function wantedPorts({ publish = [], publishAll, expose = [] }: MoreOptions, made: Made): readonly PublishFlag[] {
+  if (publishAll !== true) return publish;
+  const { allPublished } = require("../bundle/publish.ts") as typeof import("../bundle/publish.ts");
+  return allPublished(publish, expose, made.image.ExposedPorts ?? {});
 }
 
 /**
- * The folder and the mounted tree. What of it is on disk is removed by `undo` if anything fails.
- * @returns the tree: a detached mount, owned by `undo`
+ * The folder, the network and the mounted tree. What of it is on disk is removed by `undo` if anything fails.
+ * @returns what is owned by `undo`
  */
-export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: Undo): number {
+export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: Undo): Furnished {
   const { root, options, store } = request;
   const { id } = claimed;
   const directory = containerDirectory(root, id);
@@ -101,6 +107,8 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     makeDirectories(`${root}/names`);
     takeName(root, id, request.name);
   }
+  const { network, more } = options;
+  const publish = wantedPorts(more, made);
   const stopSignal = request.stopSignal ?? made.image.StopSignal;
   const record: ContainerRecord = {
     id,
@@ -114,7 +122,11 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     autoRemove: request.autoRemove,
     ...(request.init ? { init: true } : {}),
     ...(request.interactive ? { interactive: true } : {}),
-    ...(options.more.timeout === undefined ? {} : { timeout: options.more.timeout }),
+    ...(more.timeout === undefined ? {} : { timeout: more.timeout }),
+    network,
+    ...(publish.length === 0 ? {} : { publish }),
+    ...(more.address === undefined ? {} : { address: more.address }),
+    ...(more.hosts === undefined ? {} : { hosts: more.hosts }),
     ...(stopSignal === undefined ? {} : { stopSignal }),
     ...(request.stopTimeout === undefined ? {} : { stopTimeout: request.stopTimeout }),
     ...(Object.keys(request.labels).length === 0 ? {} : { labels: request.labels }),
@@ -122,7 +134,9 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
   writeNew(`${directory}/container.json`, JSON.stringify(record), 0o600);
   store.touch(made.digest);
   request.storeLock[Symbol.dispose]();
-  writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options);
+  // One that is only made is connected when it is started.
+  const connected = request.made === undefined ? request.connect?.(id, record, undo) : undefined;
+  writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options, connected);
   using mounted = prepareTree(
     {
       kind: made.kind,
@@ -135,5 +149,5 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     `${directory}/work`,
   );
   // Always the same number, and inherited by init: a plan that is kept names it.
-  return undo.use(inheritAs(mounted.fd, inherited.rootfs)).fd;
+  return { rootfs: undo.use(inheritAs(mounted.fd, inherited.rootfs)).fd, ports: connected?.ports ?? publish };
 }

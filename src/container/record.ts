@@ -4,6 +4,7 @@ import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
+import type { PublishFlag } from "../bundle/publish.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
@@ -32,6 +33,13 @@ export interface ContainerRecord {
   readonly labels?: Readonly<Record<string, string>>;
   /** How long it may run, in seconds. */
   readonly timeout?: number;
+  /** --network; not there in what was made before there were bridges. */
+  readonly network?: string;
+  readonly publish?: readonly PublishFlag[];
+  /** --ip */
+  readonly address?: string;
+  /** What --add-host adds. */
+  readonly hosts?: readonly string[];
   /** Whether it has an init, and a standard input, which config.json does not say. */
   readonly init?: boolean;
   readonly interactive?: boolean;

@@ -31,6 +31,10 @@ export function kindOfContainer(request: RunRequest): Kind {
   const { imageName, platform, options, facts, interactive, detach, init, autoRemove, root, state, store } = request;
   // What a file or a directory holds may have changed since: it is looked at each time.
   if (isTransport(imageName)) return { name: undefined, kept: undefined };
+  // The numbers of ports that are asked for when it starts stand in its plan.
+  const { publish = [], publishAll } = options.more;
+  if (publishAll === true || publish.some(({ hostPort, upTo }) => hostPort !== upTo || hostPort === 0))
+    return { name: undefined, kept: undefined };
   const kinds: string[] = [];
   for (const { source } of options.volumes) kinds.push(kindOf(source));
   const name = keyName({

@@ -11,6 +11,7 @@ import { hostFacts } from "../runtime/host.ts";
 import { decodeSpec } from "../spec/runtime-decode.ts";
 import type { Store } from "../store/store.ts";
 import { contextFor } from "./from-image.ts";
+import { type Connect, writeHosts } from "./network.ts";
 import { type ContainerStatus, containerDirectory, forgetExit } from "./record.ts";
 import { claimId, inheritAs, inherited } from "./state.ts";
 
@@ -23,6 +24,8 @@ export interface StartOptions {
   readonly says: string;
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
   readonly fault: Fault | undefined;
+  /** As for a new one. */
+  readonly connect: Connect | undefined;
 }
 
 function alreadyRuns({ name }: ContainerStatus): OciboxError {
@@ -66,7 +69,10 @@ export function startContainer(store: Store, state: string, container: Container
   if (config === undefined) throw new OciboxError("STORE", `the container "${name}" has lost its config.json`);
   const spec = decodeSpec(config);
   using undo = new Undo();
-  const { attach, says } = options;
+  const { attach, says, connect } = options;
+  const { network = "none", publish = [], hosts = [] } = container;
+  const connected = connect?.(id, container, undo);
+  if (connected !== undefined) writeHosts(containerDirectory(root, id), spec.hostname ?? "", network, connected, hosts);
   const request = {
     root,
     name,
@@ -75,6 +81,8 @@ export function startContainer(store: Store, state: string, container: Container
     init: container.init === true,
     autoRemove: container.autoRemove,
     timeout: container.timeout,
+    network,
+    ports: connected?.ports ?? publish,
   };
   const context = contextFor(request, claimed, spec, mountTree(store, container, undo), says);
   const plan = compile(spec, hostFacts(), context);

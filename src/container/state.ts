@@ -20,8 +20,11 @@ const idPattern = /^[0-9a-f]{64}$/;
 /** An exit code and blanks. */
 const mostCode = 16;
 
-/** The numbers that init inherits a container's tree and its lock by: a plan that is kept names them. */
-export const inherited = { rootfs: 64, lock: 65 } as const;
+/**
+ * The numbers that init inherits a container's tree and its lock by: a plan that is kept names them. So it does the network
+ * namespace that it joins; behind what holds its address come the sockets of published ports.
+ */
+export const inherited = { rootfs: 64, lock: 65, network: 66, lease: 67 } as const;
 
 /** A copy of a descriptor that init inherits. @throws OciboxError HOST where its number is in use */
 export function inheritAs(fd: number, number: number): OwnedFd {

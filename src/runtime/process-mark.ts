@@ -46,15 +46,24 @@ export function openMarked(mark: ProcessMark, check = (): boolean => isThere(mar
   return undefined;
 }
 
-/** The root of the process, closed on exec; undefined where it has ended: another's may have been opened then. */
-export function openRoot(mark: ProcessMark): OwnedFd | undefined {
-  const flags = O.O_PATH | O.O_DIRECTORY | O.O_CLOEXEC;
-  const fd = attempt("openat", AT_FDCWD, `/proc/${mark.pid}/root`, flags, 0);
+/** What /proc has of the process, closed on exec; undefined where it has ended: another's may have been opened then. */
+function openOf(mark: ProcessMark, name: string, flags: number): OwnedFd | undefined {
+  const fd = attempt("openat", AT_FDCWD, `/proc/${mark.pid}/${name}`, flags | O.O_CLOEXEC, 0);
   if (fd < 0) return undefined;
-  const root = new OwnedFd(fd);
-  if (isThere(mark)) return root;
-  root[Symbol.dispose]();
+  const opened = new OwnedFd(fd);
+  if (isThere(mark)) return opened;
+  opened[Symbol.dispose]();
   return undefined;
+}
+
+/** The root of the process; undefined where it has ended. */
+export function openRoot(mark: ProcessMark): OwnedFd | undefined {
+  return openOf(mark, "root", O.O_PATH | O.O_DIRECTORY);
+}
+
+/** The network namespace of the process; undefined where it has ended. */
+export function openNetwork(mark: ProcessMark): OwnedFd | undefined {
+  return openOf(mark, "ns/net", O.O_RDONLY);
 }
 
 const POLLIN = 1;

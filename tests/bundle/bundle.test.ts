@@ -3,7 +3,8 @@ import { describe, expect, test } from "bun:test";
 import { type BundleInput, checkOptions, createSpec } from "../../src/bundle/bundle.ts";
 import type { RunOptions } from "../../src/bundle/command.ts";
 import { parseMountFlag } from "../../src/bundle/mount-flag.ts";
-import { hostLine, resolvConf } from "../../src/bundle/names.ts";
+import { hostLine, resolverFlags } from "../../src/bundle/names.ts";
+import { resolverFile } from "../../src/bundle/resolver.ts";
 import { lookUpUser } from "../../src/bundle/user.ts";
 import { parseSize, parseUlimit, parseVolume } from "../../src/bundle/values.ts";
 import { OciboxError } from "../../src/errors.ts";
@@ -48,6 +49,7 @@ function input(options: Partial<RunOptions> = {}, image: BundleInput["image"] = 
     facts,
     cgroupsPath: `/ocibox-${id}`,
     files: "/store/containers/x",
+    networkPath: "/proc/self/fd/66",
   };
 }
 
@@ -381,7 +383,9 @@ describe("--add-host and --dns", () => {
     expect(hostLine("a.b:1.2.3.4")).toBe("1.2.3.4\ta.b");
     expect(hostLine("six:::1")).toBe("::1\tsix");
     expect(hostLine("six=[fe80::1]")).toBe("fe80::1\tsix");
-    expect(resolvConf(["9.9.9.9", "::1"], ["a.b", "."], ["ndots:2", "rotate"])).toBe(
+    expect(hostLine("a:host-gateway")).toBe("host-gateway\ta");
+    const flags = resolverFlags(["9.9.9.9", "::1"], ["a.b", "."], ["ndots:2", "rotate"]);
+    expect(resolverFile("", flags, true)).toBe(
       "search a.b\nnameserver 9.9.9.9\nnameserver ::1\noptions ndots:2 rotate\n",
     );
   });
@@ -392,9 +396,23 @@ describe("--add-host and --dns", () => {
     });
 
   test("what cannot stand there is refused", () => {
-    expect(() => hostLine("a:host-gateway")).toThrow("no gateway yet");
-    expect(() => resolvConf(["x"], [], [])).toThrow("--dns");
-    expect(() => resolvConf([], ["a b"], [])).toThrow("--dns-search");
-    expect(() => resolvConf([], [], ["ndots:2\nnameserver 6.6.6.6"])).toThrow("--dns-option");
+    expect(() => resolverFlags(["x"], [], [])).toThrow("--dns");
+    expect(() => resolverFlags([], ["a b"], [])).toThrow("--dns-search");
+    expect(() => resolverFlags([], [], ["ndots:2\nnameserver 6.6.6.6"])).toThrow("--dns-option");
+  });
+
+  test("what is not given is the host's, where it can be reached", () => {
+    const host = "# made by somebody\nsearch one.example\nnameserver 127.0.0.53\nnameserver 9.9.9.9\noptions edns0\n";
+    expect(resolverFile(host, undefined, false)).toBe(host);
+    expect(resolverFile(host, undefined, true)).toBe("search one.example\nnameserver 9.9.9.9\noptions edns0\n");
+    expect(resolverFile(host, resolverFlags([], ["two.example"], []), false)).toBe(
+      "search two.example\nnameserver 127.0.0.53\nnameserver 9.9.9.9\noptions edns0\n",
+    );
+    expect(resolverFile(host, resolverFlags(["1.1.1.1"], ["."], ["rotate"]), true)).toBe(
+      "nameserver 1.1.1.1\noptions rotate\n",
+    );
+    // As docker: whoever has only itself to ask asks somebody.
+    expect(resolverFile("nameserver 127.0.0.1\n", undefined, true)).toBe("nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
+    expect(resolverFile("", undefined, true)).toBe("");
   });
 });

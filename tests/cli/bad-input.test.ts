@@ -49,7 +49,9 @@ describe("the command line", () => {
     await refused(["run", "--pids-limit", "x", "alpine"], [/"x"/]);
     await refused(["run", "--ulimit", "nofile", "alpine"], [/nofile/]);
     await refused(["run", "--ulimit", "nofiles=1", "alpine"], [/nofiles/]);
-    await refused(["run", "--network", "bridge", "alpine"], [/bridge/, /none, host/]);
+    await refused(["run", "--network", "blue", "alpine"], [/"blue"/, /bridge, none, host/]);
+    await refused(["run", "-p", "eighty", "alpine"], [/--publish is "eighty"/]);
+    await refused(["run", "--ip", "10.87.0.9", "alpine"], [/--ip wants --network bridge/]);
     await refused(["run", "--pull", "sometimes", "alpine"], [/sometimes/]);
     await refused(["run", "-v", "only", "alpine"], [/only/]);
     await refused(["run", "--security-opt", "magic", "alpine"], [/magic/]);

@@ -74,7 +74,7 @@ describe("the command line of run", () => {
   test("missing values and words are refused", () => {
     expect(refusal("-e")).toContain("wants a value");
     expect(refusal("--rm")).toContain("wants an argument");
-    expect(refusal("--network", "bridge", "img")).toContain("none of none, host");
+    expect(refusal("--pull", "often", "img")).toContain("none of missing, always");
   });
 });
 

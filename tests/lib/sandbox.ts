@@ -42,6 +42,12 @@ async function drive(command: readonly string[], options: RunOptions, env: Recor
 }
 
 export class Sandbox implements AsyncDisposable {
+  /** What every command is called by, and with what more in its environment: another network namespace, say. */
+  within: { readonly command: readonly string[]; readonly env: Readonly<Record<string, string>> } = {
+    command: [],
+    env: {},
+  };
+
   /** "127.0.0.1:PORT" of the registry, which docker.io is mirrored to. */
   readonly host: string;
 
@@ -102,6 +108,9 @@ export class Sandbox implements AsyncDisposable {
     return {
       OCIBOX_ROOT: this.root,
       OCIBOX_STATE: this.state,
+      // No bridge on the machine that the tests run on: tests/network has one in a network namespace of its own.
+      OCIBOX_NETWORK: "none",
+      ...this.within.env,
       OCIBOX_REGISTRIES_CONF: join(this.dir, "registries.conf"),
       PATH: process.env.PATH ?? "",
     };
@@ -109,12 +118,12 @@ export class Sandbox implements AsyncDisposable {
 
   /** Calls ocibox. */
   ocibox(words: readonly string[], options: RunOptions = {}): Promise<Ended> {
-    return drive([binary, ...words], options, this.env);
+    return drive([...this.within.command, binary, ...words], options, this.env);
   }
 
   /** Calls a shell with the sandbox's environment, and ocibox as $OCIBOX. */
   shell(script: string, options: RunOptions = {}): Promise<Ended> {
-    return drive(["sh", "-c", script], options, { ...this.env, OCIBOX: binary });
+    return drive([...this.within.command, "sh", "-c", script], options, { ...this.env, OCIBOX: binary });
   }
 
   /** `ocibox run --rm -q …` */

@@ -161,8 +161,7 @@ describe("what is said of a container", () => {
       await box.ocibox(["rm", "-f", "said"]);
     }
     for (const [flag, words] of [
-      [["-p", "80:80"], "ocibox run -p is not there yet; with --network host"],
-      [["--publish=80"], "ocibox run --publish is not there yet"],
+      [["--network-alias", "db"], "ocibox run --network-alias is not there yet; containers know each other by address"],
       [["--restart", "always"], "a service manager can do that"],
       [["--health-cmd", "true"], "--health-cmd is not there yet"],
     ] as const)

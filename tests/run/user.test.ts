@@ -145,6 +145,8 @@ for (const [title, ranges] of [
       expect((await somebody.ocibox(["run", "--rm", "--network", "host", "alpine", "ls", "/sys/class/net"])).code).toBe(
         0,
       );
+      const bridge = await somebody.ocibox(["run", "--rm", "--network", "bridge", "alpine", "true"]);
+      expect([bridge.code, bridge.err]).toEqual([125, expect.stringContaining("--network bridge wants root")]);
     });
 
     test("whose ids are not there is told, and groups that cannot be had are not asked for", async () => {

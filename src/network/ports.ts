@@ -1,0 +1,121 @@
+/**
+ * Published ports: each is held by a socket of the host's, so that nobody else gets it and one that is taken is an error,
+ * and leads to its container by an element of a map (rules.ts). Nothing is ever read from the socket.
+ */
+import { AF, NETLINK, SOCK } from "../../ffi/constants.ts";
+import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
+import { errnoWords, failedBy } from "../../ffi/errno.ts";
+import { OwnedFd } from "../../ffi/fd.ts";
+import { attributesIn, bigEndian } from "../../ffi/netlink.ts";
+import { NetlinkSocket } from "../../ffi/netlink-socket.ts";
+import { OciboxError } from "../errors.ts";
+import { parseAddress } from "./addresses.ts";
+import { tell } from "./bridge.ts";
+import { bodySize, forgetDatagrams } from "./netfilter.ts";
+import { type PublishedPort, publishedMessage, publishMessage, withdrawMessage } from "./rules.ts";
+
+/** A port that is asked for. */
+export interface WantedPort extends PublishedPort {
+  /** Any from `hostPort` to this one; where both are 0, any that is free. */
+  readonly upTo: number;
+}
+
+export interface HeldPort {
+  readonly socket: OwnedFd;
+  /** With the number that it has. */
+  readonly port: PublishedPort;
+}
+
+/** struct sockaddr_in */
+function socketAddress(address: number, port: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(16);
+  bytes[0] = AF.AF_INET;
+  bytes.set(bigEndian(port, 2), 2);
+  bytes.set(bigEndian(address), 4);
+  return bytes;
+}
+
+/** A port as people write it. */
+export function writtenPort({ hostAddress, hostPort, containerPort, protocol }: PublishedPort): string {
+  const address = hostAddress === undefined ? "" : `${hostAddress}:`;
+  return `${address}${hostPort}:${containerPort}${protocol === "tcp" ? "" : `/${protocol}`}`;
+}
+
+/** @returns the errno, negative, where that cannot be had */
+function hold({ protocol, hostAddress }: PublishedPort, number: number): HeldPort["socket"] | number {
+  const type = protocol === "tcp" ? SOCK.SOCK_STREAM : SOCK.SOCK_DGRAM;
+  const socket = new OwnedFd(direct.socket(AF.AF_INET, type | SOCK.SOCK_CLOEXEC, 0));
+  const bytes = socketAddress((hostAddress && parseAddress(hostAddress)) || 0, number);
+  let result = attempt("bind", socket.fd, bytes, bytes.byteLength);
+  // Two sockets may be bound to a port of which none listens.
+  if (result >= 0 && protocol === "tcp") result = attempt("listen", socket.fd, 1);
+  if (result >= 0) return socket;
+  socket[Symbol.dispose]();
+  return result;
+}
+
+function numberOf(socket: OwnedFd): number {
+  const bytes = socketAddress(0, 0);
+  direct.getsockname(socket.fd, bytes, new Uint8Array([bytes.byteLength, 0, 0, 0]));
+  return (bytes[2] ?? 0) * 256 + (bytes[3] ?? 0);
+}
+
+/** @throws OciboxError USAGE, IN_USE where somebody has it, HOST where the address is none of this host's */
+export function holdPort({ upTo, ...wanted }: WantedPort): HeldPort {
+  if (wanted.hostAddress !== undefined && parseAddress(wanted.hostAddress) === undefined)
+    throw new OciboxError("USAGE", `--publish has "${wanted.hostAddress}", which is no IPv4 address`);
+  let failed = 0;
+  for (let number = wanted.hostPort; number <= upTo; number++) {
+    const socket = hold(wanted, number);
+    if (typeof socket !== "number") return { socket, port: { ...wanted, hostPort: numberOf(socket) } };
+    failed = socket;
+    if (!failedBy(failed, "EADDRINUSE")) break;
+  }
+  const taken = failedBy(failed, "EADDRINUSE");
+  throw new OciboxError(
+    taken ? "IN_USE" : "HOST",
+    `cannot publish the port ${writtenPort(wanted)}: ${errnoWords(-failed)}`,
+    { hint: taken ? "another program or container has it; who: ss -ltnup" : "is the address one of this host's?" },
+  );
+}
+
+/** An address that was written by ocibox. */
+function numberFor(address: string): number {
+  return parseAddress(address) ?? 0;
+}
+
+/** Lets ports lead to a container. @throws OciboxError HOST; some may be published then */
+export function publish(ports: readonly PublishedPort[], to: string): void {
+  if (ports.length === 0) return;
+  using socket = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
+  for (const port of ports) {
+    // Who has the socket has the port: what is there is left of somebody who was killed.
+    socket.tell({ bytes: withdrawMessage(port) });
+    tell(socket, `NFT_MSG_NEWSETELEM(${writtenPort(port)})`, { bytes: publishMessage(port, numberFor(to)) });
+    // Who has been sending all along would be led to where the port led before, or nowhere, for as long as they do.
+    if (port.protocol === "udp") socket.tell({ bytes: forgetDatagrams(port.hostPort) });
+  }
+}
+
+/** Where a published port leads; undefined where it does not. */
+function leadsTo(socket: NetlinkSocket, port: PublishedPort): number | undefined {
+  const answer = socket.ask({ bytes: publishedMessage(port) });
+  if (typeof answer === "number") return undefined;
+  const elements = attributesIn(answer.body, bodySize).get(3) ?? new Uint8Array();
+  const element = attributesIn(elements, 0).get(1) ?? new Uint8Array();
+  const value = attributesIn(attributesIn(element, 0).get(2) ?? new Uint8Array(), 0).get(1);
+  return value?.slice(0, 4).reduce((sum, byte) => sum * 256 + byte, 0);
+}
+
+/** Takes back what leads to a container that is not there any more, and no more than that. */
+export function withdraw(ports: readonly PublishedPort[], from: string): void {
+  if (ports.length === 0) return;
+  try {
+    using socket = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
+    for (const port of ports)
+      if (leadsTo(socket, port) === numberFor(from)) socket.tell({ bytes: withdrawMessage(port) });
+  } catch (error) {
+    // Where the kernel has no nf_tables (any more) there is nothing to be taken back.
+    if (!(error instanceof SyscallError)) throw error;
+  }
+}
