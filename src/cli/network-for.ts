@@ -58,6 +58,7 @@ export async function networkFor(
 ): Promise<NetworkChoice> {
   const [text, variable] = [given.text("network"), Bun.env.OCIBOX_NETWORK || undefined];
   const asked = text ?? variable;
+  if (asked === "none" || asked === "host") return { network: asked, connect: undefined };
   const what = text === undefined ? "OCIBOX_NETWORK" : "--network";
   const network = asked === undefined ? (facts.userNamespace ? "none" : "bridge") : parseNetwork(asked, what);
   checkUser(network, facts);

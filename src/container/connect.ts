@@ -10,7 +10,8 @@ import { type Bridge, hardwareAddress, openBridge } from "../network/bridge.ts";
 import { connect } from "../network/connect.ts";
 import { holdPort, publish, withdraw } from "../network/ports.ts";
 import { openNetwork } from "../runtime/process-mark.ts";
-import { type Connect, type Connected, keepConnected } from "./network.ts";
+import { rewrite } from "./names.ts";
+import { type Connect, type Connected, connectedFile } from "./network.ts";
 import { containerDirectory, findContainer } from "./record.ts";
 import { noteOf, notRunning } from "./running.ts";
 import { type ContainerId, inheritAs, inherited } from "./state.ts";
@@ -21,6 +22,10 @@ function wantedAddress(text: string | undefined): number | undefined {
   const address = parseAddress(text);
   if (address === undefined) throw new OciboxError("USAGE", `--ip is "${text}", which is no IPv4 address`);
   return address;
+}
+
+function keepConnected(root: string, id: ContainerId, connected: Connected): void {
+  rewrite(connectedFile(root, id), JSON.stringify(connected), 0o600);
 }
 
 /** At the bridge, with what it publishes. @param root where the container's folder is */

@@ -18,7 +18,7 @@ import type { ChainId, Digest } from "../spec/digest.ts";
 import type { ContainerDefaults } from "../spec/image.ts";
 import type { Snapshotter } from "../store/snapshotter.ts";
 import type { Store } from "../store/store.ts";
-import { type Connect, writeNetworkFiles } from "./network.ts";
+import { type Connect, loopbackNames } from "./network.ts";
 import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
 import { type Claim, inheritAs, inherited } from "./state.ts";
 
@@ -55,6 +55,13 @@ export interface RunRequest {
   readonly fault: Fault | undefined;
   /** Connects it with a network that the plan does not make itself. */
   readonly connect: Connect | undefined;
+}
+
+/** What a container whose network is its loopback knows of names. */
+function writeNames(directory: string, hostname: string): void {
+  writeNew(`${directory}/hostname`, `${hostname}\n`, 0o644);
+  writeNew(`${directory}/hosts`, `${loopbackNames}127.0.0.1\t${hostname}\n`, 0o644);
+  writeNew(`${directory}/resolv.conf`, "", 0o644);
 }
 
 function makeFolder(root: string, directory: string): void {
@@ -136,7 +143,10 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
   request.storeLock[Symbol.dispose]();
   // One that is only made is connected when it is started.
   const connected = request.made === undefined ? request.connect?.(id, record, undo) : undefined;
-  writeNetworkFiles(directory, options.hostname ?? id.slice(0, 12), options, connected);
+  const hostname = options.hostname ?? id.slice(0, 12);
+  if (network === "none" && more.hosts === undefined && more.resolver === undefined) writeNames(directory, hostname);
+  else
+    (require("./names.ts") as typeof import("./names.ts")).writeNetworkFiles(directory, hostname, options, connected);
   using mounted = prepareTree(
     {
       kind: made.kind,

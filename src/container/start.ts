@@ -11,7 +11,8 @@ import { hostFacts } from "../runtime/host.ts";
 import { decodeSpec } from "../spec/runtime-decode.ts";
 import type { Store } from "../store/store.ts";
 import { contextFor } from "./from-image.ts";
-import { type Connect, writeHosts } from "./network.ts";
+import { writeHosts } from "./names.ts";
+import type { Connect } from "./network.ts";
 import { type ContainerStatus, containerDirectory, forgetExit } from "./record.ts";
 import { claimId, inheritAs, inherited } from "./state.ts";
 
