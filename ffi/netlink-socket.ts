@@ -9,6 +9,8 @@ import { alloc } from "./structs.ts";
 /** The kernel sends no more at once: NLMSG_GOODSIZE, and 32 KiB of a dump. */
 const mostBytes = 1 << 16;
 const mostTurns = 8;
+/** What is received is copied out of it. */
+let buffer: Uint8Array<ArrayBuffer> | undefined;
 
 /** The kernel does not tell what was asked for. */
 export class NetlinkError extends Error {
@@ -33,16 +35,22 @@ export class NetlinkSocket implements Disposable {
 
   /** @param flags MSG_DONTWAIT: nothing where nothing is there */
   #receive(flags: number): Received[] {
-    const buffer = alloc(mostBytes);
+    buffer ??= alloc(mostBytes);
     const got = attempt("recvfrom", this.#socket.fd, buffer, mostBytes, flags, null, null);
     if (failedBy(got, "EAGAIN")) return [];
     if (got < 0) throw new SyscallError("recvfrom", [this.#socket.fd, buffer, mostBytes, flags, null, null], -got);
     return receivedIn(buffer.subarray(0, got));
   }
 
-  /** Tells something that the kernel is to say yes or no to (NLM_F_ACK). @returns the first errno of all answers, or 0 */
+  /** Tells something that the kernel is to say yes or no to (NLM_F_ACK). @returns the errno, or 0 */
   tell(message: Pick<NetlinkMessage, "bytes">): number {
-    this.#send(message);
+    const answer = this.ask(message);
+    return typeof answer === "number" ? answer : 0;
+  }
+
+  /** The same for messages that hold together. @returns the first errno of all answers, or 0 */
+  tellAll(messages: Pick<NetlinkMessage, "bytes">): number {
+    this.#send(messages);
     let first = 0;
     for (;;) {
       const answers = this.#receive(MSG_DONTWAIT);

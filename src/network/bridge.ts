@@ -7,7 +7,7 @@
  */
 import { AF, AT_FDCWD, IFA, IFF_UP, IFLA, IFLA_INFO, NETLINK, NLM_F, O, RTM } from "../../ffi/constants.ts";
 import { attempt, SyscallError } from "../../ffi/direct.ts";
-import { errnoOf, errnoWords, failedBy } from "../../ffi/errno.ts";
+import { type ErrnoName, errnoOf, errnoWords, failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { readText, writeFully } from "../../ffi/files.ts";
 import {
@@ -62,9 +62,22 @@ export function tell(
   socket: NetlinkSocket,
   deed: string,
   message: Pick<NetlinkMessage, "bytes">,
-  ...tolerated: readonly Parameters<typeof errnoOf>[0][]
+  ...tolerated: readonly ErrnoName[]
 ): void {
-  const errno = socket.tell(message);
+  refuseIf(deed, socket.tell(message), tolerated);
+}
+
+/** The same for messages that hold together. @throws OciboxError HOST */
+export function tellAll(
+  socket: NetlinkSocket,
+  deed: string,
+  messages: Pick<NetlinkMessage, "bytes">,
+  ...tolerated: readonly ErrnoName[]
+): void {
+  refuseIf(deed, socket.tellAll(messages), tolerated);
+}
+
+function refuseIf(deed: string, errno: number, tolerated: readonly ErrnoName[]): void {
   if (errno !== 0 && !tolerated.some((each) => errnoOf(each) === errno)) refused(deed, errno);
 }
 
@@ -174,7 +187,7 @@ function make(socket: NetlinkSocket, filter: NetlinkSocket, wanted: Subnet | und
   setting("ipv4/ip_forward", "1");
   setting(`ipv4/conf/${bridgeName}/route_localnet`, "1");
   const table = { bytes: tableMessages(bridge.subnet) };
-  tell(filter, `NFT_MSG_NEWTABLE("${tableName}") of nf_tables`, table, "EEXIST");
+  tellAll(filter, `NFT_MSG_NEWTABLE("${tableName}") of nf_tables`, table, "EEXIST");
   return bridge;
 }
 
@@ -192,7 +205,7 @@ function passOthers(filter: NetlinkSocket): void {
   const chain = filter.ask({ bytes: askChain(others.table, others.chain) });
   if (typeof chain === "number" || policyIn(chain.body) !== "drop") return;
   if (passing(filter).length > 0) return;
-  tell(filter, `NFT_MSG_NEWRULE("${others.chain}") of nf_tables`, { bytes: passMessages() });
+  tellAll(filter, `NFT_MSG_NEWRULE("${others.chain}") of nf_tables`, { bytes: passMessages() });
 }
 
 /**
@@ -208,8 +221,8 @@ export function removeBridge(): boolean {
   if (all.some(({ body }) => wordOf(attributesIn(body, linkSize), IFLA.IFLA_MASTER) === index)) return false;
   using filter = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
   if (typeof filter.ask({ bytes: askChain(others.table, others.chain) }) !== "number")
-    for (const { body } of passing(filter)) filter.tell({ bytes: deleteRule(others.table, others.chain, body) });
-  tell(filter, `NFT_MSG_DELTABLE("${tableName}") of nf_tables`, { bytes: deleteTable(tableName) }, "ENOENT");
+    for (const { body } of passing(filter)) filter.tellAll({ bytes: deleteRule(others.table, others.chain, body) });
+  tellAll(filter, `NFT_MSG_DELTABLE("${tableName}") of nf_tables`, { bytes: deleteTable(tableName) }, "ENOENT");
   tell(
     socket,
     `RTM_DELLINK("${bridgeName}")`,

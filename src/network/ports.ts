@@ -10,7 +10,7 @@ import { attributesIn, bigEndian } from "../../ffi/netlink.ts";
 import { NetlinkSocket } from "../../ffi/netlink-socket.ts";
 import { OciboxError } from "../errors.ts";
 import { parseAddress } from "./addresses.ts";
-import { tell } from "./bridge.ts";
+import { tellAll } from "./bridge.ts";
 import { bodySize, forgetDatagrams } from "./netfilter.ts";
 import { type PublishedPort, publishedMessage, publishMessage, withdrawMessage } from "./rules.ts";
 
@@ -90,8 +90,8 @@ export function publish(ports: readonly PublishedPort[], to: string): void {
   using socket = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
   for (const port of ports) {
     // Who has the socket has the port: what is there is left of somebody who was killed.
-    socket.tell({ bytes: withdrawMessage(port) });
-    tell(socket, `NFT_MSG_NEWSETELEM(${writtenPort(port)})`, { bytes: publishMessage(port, numberFor(to)) });
+    socket.tellAll({ bytes: withdrawMessage(port) });
+    tellAll(socket, `NFT_MSG_NEWSETELEM(${writtenPort(port)})`, { bytes: publishMessage(port, numberFor(to)) });
     // Who has been sending all along would be led to where the port led before, or nowhere, for as long as they do.
     if (port.protocol === "udp") socket.tell({ bytes: forgetDatagrams(port.hostPort) });
   }
@@ -113,7 +113,7 @@ export function withdraw(ports: readonly PublishedPort[], from: string): void {
   try {
     using socket = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
     for (const port of ports)
-      if (leadsTo(socket, port) === numberFor(from)) socket.tell({ bytes: withdrawMessage(port) });
+      if (leadsTo(socket, port) === numberFor(from)) socket.tellAll({ bytes: withdrawMessage(port) });
   } catch (error) {
     // Where the kernel has no nf_tables (any more) there is nothing to be taken back.
     if (!(error instanceof SyscallError)) throw error;
