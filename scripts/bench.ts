@@ -3,7 +3,7 @@
  * runtime's commands beside runc's and crun's.
  * usage: bun scripts/bench.ts ROUNDS [run|oci]; called by scripts/bench, which builds and installs what is needed.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { $ } from "bun";
@@ -224,6 +224,18 @@ async function main(): Promise<void> {
   process.exitCode = allHeld() ? 0 : 1;
 }
 
+/** What a command is called by, to be in a network namespace of the bench's own. */
+async function networkNamespace(): Promise<readonly string[]> {
+  const holder = Bun.spawn(["unshare", "--net", "sleep", "infinity"], { stdio: ["ignore", "ignore", "inherit"] });
+  undo.push(async () => {
+    holder.kill(9);
+    await holder.exited;
+  });
+  const own = readlinkSync("/proc/self/ns/net");
+  while (readlinkSync(`/proc/${holder.pid}/ns/net`) === own) await Bun.sleep(1);
+  return ["nsenter", `--net=/proc/${holder.pid}/ns/net`];
+}
+
 /** Start, and `run` with its image in the store. */
 async function benchRun(): Promise<void> {
   const bundle = `${dir}/bundle`;
@@ -267,12 +279,29 @@ async function benchRun(): Promise<void> {
     env,
   );
   show("A container of `true`", run);
+  // A host of its own: no bridge is made on the machine.
+  const within = await networkNamespace();
+  const bridged = await time(
+    [
+      { name: "ocibox run --rm", command: [...within, ocibox, "run", "--rm", "--network", "bridge", image, "true"] },
+      {
+        name: "podman run --rm",
+        command: [
+          ...[...within, ...podman, "--network-config-dir", `${dir}/networks`, "--runtime", "runc", "run", "--rm"],
+          ...["--network", "bridge", ...limits, image, "true"],
+        ],
+      },
+    ],
+    env,
+  );
+  show("The same at a bridge", bridged);
   const of = (list: readonly Measured[], index: number): number => list[index]?.median ?? Number.NaN;
   console.log();
   bound("--version over the empty binary", of(start, 0) - of(start, 1), 1, " ms");
   bound("run over crun", of(run, 0) / of(run, 1), 1.5, " ×");
   bound("run over runc", of(run, 0) / of(run, 2), 1, " ×");
   bound("run over podman", of(run, 0) / of(run, 4), 0.1, " ×");
+  bound("run over podman at a bridge", of(bridged, 0) / of(bridged, 1), 0.1, " ×");
 }
 
 try {
