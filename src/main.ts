@@ -40,6 +40,11 @@ const commands = [
   "logs",
   "wait",
   "port",
+  "volume create",
+  "volume ls",
+  "volume inspect",
+  "volume rm",
+  "volume prune",
   "create",
   "start",
   "stop",
@@ -117,6 +122,16 @@ function load(name: CommandName): Promise<{ command: (globals: Globals) => Comma
       return import("./cli/wait.ts");
     case "port":
       return import("./cli/port.ts");
+    case "volume create":
+      return import("./cli/volume-create.ts");
+    case "volume ls":
+      return import("./cli/volume-ls.ts");
+    case "volume inspect":
+      return import("./cli/volume-inspect.ts");
+    case "volume rm":
+      return import("./cli/volume-rm.ts");
+    case "volume prune":
+      return import("./cli/volume-prune.ts");
     case "create":
       return import("./cli/create.ts");
     case "start":

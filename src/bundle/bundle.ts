@@ -138,7 +138,7 @@ function fileMounts(input: BundleInput, taken: ReadonlySet<string>): Mount[] {
 function mountsOf(input: BundleInput): Mount[] {
   const { options } = input;
   const own = [
-    ...options.volumes.map(volumeMount),
+    ...options.volumes.map((each, index) => volumeMount(each, input.files, index)),
     ...options.tmpfs.map(tmpfsMount),
     // Who may not make one binds the host's.
     ...(input.facts.userNamespace ? (options.more.devices ?? []).map(deviceMount) : []),
@@ -247,7 +247,7 @@ export function checkOptions(options: RunOptions, facts: HostFacts): void {
   baseMounts(facts, options);
   const bounding = capabilities(options.capAdd, options.capDrop, options.strict, facts.permitted);
   securityOf(options, facts, bounding);
-  for (const mount of options.volumes) volumeMount(mount);
+  for (const each of options.volumes) volumeMount(each, "", 0);
   for (const text of options.tmpfs) tmpfsMount(text);
   if (options.hostname !== undefined) parseHostname(options.hostname);
   if (options.workdir !== undefined) cleanPath(options.workdir, "the working directory");

@@ -39,7 +39,7 @@ class Fields {
   }
 }
 
-/** A bind is what -v takes, a tmpfs what --tmpfs takes. */
+/** A bind or a volume is what -v takes, a tmpfs what --tmpfs takes. */
 export type MountFlag = { readonly volume: Volume } | { readonly tmpfs: string };
 
 /** @param here the caller's directory */
@@ -60,12 +60,21 @@ export function parseMountFlag(text: string, here: string): MountFlag {
     ];
     return { tmpfs: `${destination}${options.length === 0 ? "" : `:${options.join(",")}`}` };
   }
-  if (type !== "bind")
+  if (type !== "bind" && type !== "volume")
     throw new OciboxError("UNSUPPORTED", `--mount is "${text}": mounts of type ${type} are not there yet`, {
-      hint: "give type=bind with a source, or type=tmpfs",
+      hint: "give type=bind with a source, type=volume, or type=tmpfs",
     });
-  const source = fields.take("source", "src");
-  if (source === undefined) refuse(text, ", and has no source");
+  const source = fields.take("source", "src") ?? "";
+  if (type === "volume") {
+    const nocopy = fields.truth("volume-nocopy");
+    fields.checkTaken(type);
+    if (/[:/]/.test(source)) refuse(text, `, and "${source}" is no name of a volume`);
+    const words = [readonly ? "ro" : "rw", ...(nocopy ? ["nocopy"] : [])];
+    const given = parseVolume(source === "" ? destination : `${source}:${destination}:${words.join(",")}`, here);
+    // One without a name says its options nowhere else.
+    return { volume: source === "" ? { ...given, options: words.slice(0, 1), ...(nocopy ? { nocopy } : {}) } : given };
+  }
+  if (source === "") refuse(text, ", and has no source");
   const propagation = fields.take("bind-propagation");
   const only = fields.truth("bind-nonrecursive");
   fields.take("consistency");

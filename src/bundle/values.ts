@@ -17,17 +17,22 @@ export function parseSize(text: string, flag: string): number {
   return bytes;
 }
 
-/** -v SRC:DST[:OPTIONS]. */
+/** -v [SRC:]DST[:OPTIONS]. */
 export interface Volume {
+  /** A path of the host's; of a named volume its name, until its place is known; "" for one of the container's own. */
   readonly source: string;
   readonly destination: string;
   readonly options: readonly string[];
+  /** The name of the volume. */
+  readonly volume?: string;
+  /** What the image has there is not copied into it. */
+  readonly nocopy?: boolean;
 }
 
 const propagation = new Set(["shared", "rshared", "slave", "rslave", "private", "rprivate"]);
 const plainOptions = new Set(["ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "bind", "rbind"]);
-/** SELinux relabelling and copying: of no effect where there is no SELinux and no volume, as in docker. */
-const idleOptions = new Set(["z", "Z", "nocopy", "cached", "delegated", "consistent"]);
+/** SELinux relabelling, and what is for other systems: of no effect, as in docker. */
+const idleOptions = new Set(["z", "Z", "cached", "delegated", "consistent"]);
 
 /** Masks, devices and the process itself rest on what ocibox mounts here. */
 const reserved = new Set(["/", "/proc", "/dev", "/dev/pts", "/sys"]);
@@ -46,34 +51,49 @@ export function cleanPath(path: string, what: string): string {
 
 /** @param here the caller's directory, for a source that begins with "." */
 export function parseVolume(text: string, here: string): Volume {
-  const [source = "", destination, optionText, ...more] = text.split(":");
-  if (destination === undefined || destination === "" || source === "" || more.length > 0)
-    refuse(`--volume is "${text}", which is not SOURCE:DESTINATION[:OPTIONS]`);
-  if (!/^[./]/.test(source)) {
-    throw new OciboxError("UNSUPPORTED", `--volume is "${text}": volumes by name are not there yet`, {
-      hint: "give a directory, beginning with / or .",
-    });
-  }
+  const parts = text.split(":");
+  // Of one path alone it is the place of a volume without a name.
+  const [source = "", destination = "", optionText, ...more] = parts.length === 1 ? ["", ...parts] : parts;
+  if (destination === "" || (source === "" && parts.length > 1) || more.length > 0)
+    refuse(`--volume is "${text}", which is not [SOURCE:]DESTINATION[:OPTIONS]`);
+  const isPath = /^[./]/.test(source);
+  if (!isPath && source !== "" && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(source))
+    refuse(
+      `--volume is "${text}", and "${source}" is no name of a volume: letters, digits, "_", "." and "-"`,
+      "a directory begins with / or .",
+    );
   const target = cleanPath(destination, "the destination of --volume");
   if (reserved.has(target)) refuse(`--volume is "${text}": ${target} is the container's own`);
   const options: string[] = [];
+  let nocopy = false;
   for (const option of (optionText ?? "").split(",").filter((each) => each !== "")) {
     if (option === "U" || option === "O")
       throw new OciboxError("UNSUPPORTED", `--volume is "${text}": the option ${option} is not there yet`);
-    if (propagation.has(option) || plainOptions.has(option)) options.push(option);
+    if (option === "nocopy") nocopy = true;
+    else if (propagation.has(option) || plainOptions.has(option)) options.push(option);
     else if (!idleOptions.has(option)) refuse(`--volume is "${text}", and "${option}" is no option of a volume`);
   }
+  const place = source.startsWith("/") ? cleanPath(source, "") : cleanPath(`${here}/${source}`, "");
   return {
-    source: source.startsWith("/") ? cleanPath(source, "") : cleanPath(`${here}/${source}`, ""),
+    source: isPath ? place : source,
     destination: target,
     options,
+    ...(isPath || source === "" ? {} : { volume: source }),
+    ...(nocopy ? { nocopy } : {}),
   };
 }
 
-export function volumeMount(volume: Volume): Mount {
+/** Where a volume without a name is, below the container's folder. @param index among the container's mounts */
+export function ownVolume(folder: string, index: number): string {
+  return `${folder}/volumes/${index}`;
+}
+
+/** @param folder the container's @param index among its mounts */
+export function volumeMount(volume: Volume, folder: string, index: number): Mount {
   const options = ["rbind", "nodev", ...volume.options];
   if (!volume.options.some((each) => propagation.has(each))) options.push("rprivate");
-  return { destination: volume.destination, type: "bind", source: volume.source, options };
+  const source = volume.source === "" ? ownVolume(folder, index) : volume.source;
+  return { destination: volume.destination, type: "bind", source, options };
 }
 
 /** --tmpfs DST[:OPTIONS], with docker's defaults noexec, nosuid, nodev. */

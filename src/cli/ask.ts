@@ -4,7 +4,7 @@ import { attempt, direct } from "../../ffi/direct.ts";
 import { writeFully } from "../../ffi/files.ts";
 import { alloc } from "../../ffi/structs.ts";
 import { OciboxError } from "../errors.ts";
-import { say } from "./output.ts";
+import { isTerminal, say } from "./output.ts";
 
 /** termios(3): c_lflag is the fourth word; what a terminal does by itself. */
 const localFlags = 12;
@@ -50,4 +50,16 @@ export function ask(prompt: string, secret = false): string {
     attempt("ioctl", 0, IOCTL.TCSETS, before);
     say("");
   }
+}
+
+/**
+ * Whether what is to go may go: asked at a terminal, where a script says -f.
+ * @param kind of what goes @throws OciboxError USAGE where there is nobody to ask
+ */
+export function agreed(kind: string, what: string): boolean {
+  if (!isTerminal(0))
+    throw new OciboxError("USAGE", `this removes ${kind}, and there is no terminal to ask at`, {
+      hint: "say so with -f",
+    });
+  return /^y(es)?$/i.test(ask(`This removes ${what}. Go on? [y/N] `).trim());
 }

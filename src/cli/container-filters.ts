@@ -63,6 +63,10 @@ export function containerFilters({ root, state }: Pick<Places, "root" | "state">
       return (each) => stateOf(each) === "exited" && each.exitCode === Number(value);
     },
     ancestor: ofImage,
+    volume:
+      (value) =>
+      ({ mounts = [] }) =>
+        mounts.some((each) => each.volume === value || each.destination === value),
     before(value) {
       const { created } = findContainer(root, state, value);
       return (each) => each.created < created;

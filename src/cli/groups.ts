@@ -19,6 +19,7 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     import: ["import"],
   },
   manifest: { push: ["push", "--all-platforms"], add: ["manifest create", "--amend"], rm: ["rmi"] },
+  volume: { list: ["volume ls"], remove: ["volume rm"] },
   system: { prune: ["prune"], info: ["info"], check: ["check"] },
   container: {
     ls: ["ps"],
@@ -28,6 +29,7 @@ const groups: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     rm: ["rm"],
     remove: ["rm"],
     inspect: ["inspect", "--type", "container"],
+    port: ["port"],
     export: ["export"],
     diff: ["diff"],
   },

@@ -51,6 +51,18 @@ function graphDriver(image: StoredImage, store: Store): object {
     : { Name: kind, Data: { Lower: store.layerPaths(kind, chains).reverse() } };
 }
 
+/** What is mounted of the host's, and volumes, as docker shows them. */
+function mountsShown({ mounts = [] }: ContainerStatus): object[] {
+  return mounts.map(({ volume, source, destination, options }) => ({
+    Type: volume === undefined ? "bind" : "volume",
+    ...(volume === undefined ? {} : { Name: volume, Driver: "local" }),
+    Source: source,
+    Destination: destination,
+    Mode: options.join(","),
+    RW: !options.includes("ro"),
+  }));
+}
+
 /** As docker's; addresses are there while it runs. */
 function networkShown(root: string, { id, running, network }: ContainerStatus): object {
   const connected = running ? readConnected(root, id) : undefined;
@@ -72,6 +84,7 @@ function containerShown(root: string, state: string, word: string): object | und
       ImageManifestDigest: found.manifestDigest,
       Created: found.created,
       State: { Running: found.running, ExitCode: found.exitCode ?? null },
+      Mounts: mountsShown(found),
       NetworkSettings: networkShown(root, found),
       Labels: found.labels ?? {},
       AutoRemove: found.autoRemove,

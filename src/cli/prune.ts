@@ -1,23 +1,12 @@
 import { inUserNamespace } from "../../ffi/user.ts";
-import { OciboxError } from "../errors.ts";
 import { removeBridge } from "../network/bridge.ts";
 import { bridgeName } from "../network/names.ts";
 import { prune } from "../store/collect.ts";
-import { ask } from "./ask.ts";
+import { agreed } from "./ask.ts";
 import { asRoot, type Globals } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
 import type { Command } from "./options.ts";
-import { humanSize, isTerminal, print } from "./output.ts";
-
-/** At a terminal the question is asked; a script says -f. */
-function agreed(all: boolean): boolean {
-  if (!isTerminal(0))
-    throw new OciboxError("USAGE", "this removes images, and there is no terminal to ask at", {
-      hint: "say so with -f",
-    });
-  const what = all ? "every image that no container was made of" : "images without a name";
-  return /^y(es)?$/i.test(ask(`This removes ${what}. Go on? [y/N] `).trim());
-}
+import { humanSize, print } from "./output.ts";
 
 export function command(globals: Globals): Command {
   return {
@@ -36,7 +25,8 @@ export function command(globals: Globals): Command {
     async run(given) {
       await asRoot(globals);
       const all = given.flag("all");
-      if (!given.flag("force") && !agreed(all)) return 0;
+      const what = all ? "every image that no container was made of" : "images without a name";
+      if (!given.flag("force") && !agreed("images", what)) return 0;
       const { images, freed } = await prune(openStoreOf(globals), all);
       print(`Removed ${images} image${images === 1 ? "" : "s"}`);
       if (!inUserNamespace() && removeBridge()) print(`Removed the bridge ${bridgeName}, which no container was at`);

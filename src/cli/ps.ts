@@ -79,7 +79,7 @@ export function command(globals: Globals): Command {
           repeat: true,
           valueHint: "KEY=VALUE",
           description:
-            "id=DIGITS, name=PATTERN, label=KEY[=VALUE], status=STATUS, exited=CODE, ancestor=IMAGE, before=CONTAINER, since=CONTAINER",
+            "id=DIGITS, name=PATTERN, label=KEY[=VALUE], status=STATUS, exited=CODE, ancestor=IMAGE, volume=NAME, before=CONTAINER, since=CONTAINER",
         },
         last: { type: "string", alias: "n", valueHint: "N", description: "The N that were made last, ended ones too" },
         latest: { type: "boolean", alias: "l", description: "The one that was made last" },

@@ -19,6 +19,7 @@ export function command(globals: Globals): Command {
           alias: "f",
           description: "End a running container first, with SIGKILL; one that is not there is no error",
         },
+        volumes: { type: "boolean", alias: "v", description: "As docker's; volumes without a name always go with it" },
         CONTAINER: { type: "positional", description: "Name, id or the beginning of an id; more may follow" },
       },
     },

@@ -9,10 +9,11 @@ import { OciboxError, reason } from "../errors.ts";
 import { isTransport } from "../reference/reference.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
-import { checkSource } from "./bind-source.ts";
+import { placed } from "./bind-source.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
+import { labelsOf } from "./labels.ts";
 import type { LockedWord } from "./locked.ts";
 import { networkFor } from "./network-for.ts";
 import type { Given } from "./options.ts";
@@ -123,9 +124,9 @@ async function lockedWord(given: Given): Promise<LockedWord | undefined> {
   return (await lockedWords([word], given.text("lock-file")))[0];
 }
 
-function volumes(given: Given): Volume[] {
+function volumes(given: Given, root: string): Volume[] {
   const found: Volume[] = [];
-  for (const text of given.all("volume")) found.push(checkSource(parseVolume(text, process.cwd())));
+  for (const text of given.all("volume")) found.push(placed(parseVolume(text, process.cwd()), root));
   return found;
 }
 
@@ -144,7 +145,7 @@ function securityOptions(given: Given): string[] {
   return found;
 }
 
-function runOptions(given: Given, network: NetworkMode): RunOptions {
+function runOptions(given: Given, network: NetworkMode, root: string): RunOptions {
   return {
     command: given.words.slice(1),
     entrypoint: given.text("entrypoint"),
@@ -154,7 +155,7 @@ function runOptions(given: Given, network: NetworkMode): RunOptions {
     hostname: given.text("hostname"),
     tty: given.flag("tty"),
     readOnly: given.flag("read-only"),
-    volumes: volumes(given),
+    volumes: volumes(given, root),
     tmpfs: given.all("tmpfs"),
     capAdd: given.all("cap-add"),
     capDrop: given.all("cap-drop"),
@@ -185,16 +186,6 @@ function secondsOf(text: string): number {
   throw new OciboxError("USAGE", `--stop-timeout is "${text}", which is no number of seconds`);
 }
 
-function labelsOf(items: readonly string[]): Record<string, string> {
-  const found: Record<string, string> = {};
-  for (const item of items) {
-    const [name = ""] = item.split("=", 1);
-    if (name === "") throw new OciboxError("USAGE", `--label is "${item}", which has no name`);
-    found[name] = item.slice(name.length + 1);
-  }
-  return found;
-}
-
 /**
  * Runs, and does not return: the process becomes the container's supervisor. Returns only for --explain.
  * @param only the container is made, and not run
@@ -217,8 +208,8 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
   const facts = hostFacts();
   const explain = given.flag("explain");
   const { network, connect } = await networkFor(given, facts, places, only || explain);
-  const plain = runOptions(given, network);
-  const options = hasMore(given) ? (await import("./run-more.ts")).withMore(given, plain) : plain;
+  const plain = runOptions(given, network, places.root);
+  const options = hasMore(given) ? (await import("./run-more.ts")).withMore(given, plain, places.root) : plain;
   const store = openStore(places.root, places.storeOptions);
   tidy(places.root, places.state);
   using storeLock = store.lockShared();

@@ -4,7 +4,12 @@ import type { OptionDef } from "./options.ts";
 const list = { type: "string", repeat: true } as const;
 
 export const moreOptions = {
-  mount: { ...list, valueHint: "type=bind,src=DIR,dst=DIR", description: "A bind or a tmpfs, said at length" },
+  mount: {
+    ...list,
+    valueHint: "type=volume,src=NAME,dst=DIR",
+    description: "A bind, a volume or a tmpfs, said at length",
+  },
+  "volumes-from": { ...list, valueHint: "CONTAINER[:ro]", description: "All that another container mounts" },
   "group-add": { ...list, valueHint: "GROUP", description: "One more group for the command" },
   umask: { type: "string", valueHint: "OCTAL", description: "Mask of the modes of new files (0022)" },
   domainname: { type: "string", valueHint: "NAME", description: "NIS domain name in the container" },
@@ -61,7 +66,6 @@ export const notYet = (): Readonly<Record<string, string>> => ({
   ...Object.fromEntries(
     ["cmd", "interval", "retries", "timeout", "start-period"].map((each) => [`--health-${each}`, services]),
   ),
-  "--volumes-from": "give the directories with -v",
   "--log-driver": "-d keeps a log, which logs prints; without -d the output is ocibox's own",
   "--pid": "nsenter(1) gets into the host's namespaces",
   "--userns": "root has the host's ids, and a user those of /etc/subuid",

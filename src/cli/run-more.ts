@@ -8,9 +8,10 @@ import type { DeviceFlag, MoreOptions } from "../bundle/more-options.ts";
 import { parseMountFlag } from "../bundle/mount-flag.ts";
 import { hostLine, resolverFlags } from "../bundle/names.ts";
 import { parseExposed, parsePublish } from "../bundle/publish.ts";
-import { cleanPath, numberOf } from "../bundle/values.ts";
+import { cleanPath, numberOf, type Volume } from "../bundle/values.ts";
+import { findRecord } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
-import { checkSource } from "./bind-source.ts";
+import { placed } from "./bind-source.ts";
 import type { Given } from "./options.ts";
 import { say } from "./output.ts";
 import type { moreOptions } from "./run-more-options.ts";
@@ -106,6 +107,19 @@ const lists = {
   deviceRules: "device-cgroup-rule",
 } as const satisfies Partial<Record<keyof MoreOptions, Flag>>;
 
+/** --volumes-from CONTAINER[:ro|:rw]: what it mounts of the host's, and its volumes. @throws OciboxError */
+function mountsOf(root: string, text: string): Volume[] {
+  const [word = "", access, ...rest] = text.split(":");
+  if (rest.length > 0 || (access !== undefined && access !== "ro" && access !== "rw"))
+    throw new OciboxError("USAGE", `--volumes-from is "${text}", which is not CONTAINER[:ro]`);
+  const { mounts = [] } = findRecord(root, word);
+  return mounts.map(({ options, ...mount }) => ({
+    ...mount,
+    options: access === "ro" ? [...options.filter((each) => each !== "rw"), "ro"] : options,
+    nocopy: true,
+  }));
+}
+
 /** What is published and where. @throws OciboxError USAGE where there is no bridge to do so */
 function networkMore(given: Given, network: NetworkMode): MoreOptions {
   const publish = given.all("publish").flatMap(parsePublish);
@@ -132,7 +146,7 @@ function networkMore(given: Given, network: NetworkMode): MoreOptions {
 }
 
 /** The rarer flags, and what of them is said in other words as well. */
-export function withMore(given: Given, options: RunOptions): RunOptions {
+export function withMore(given: Given, options: RunOptions, root: string): RunOptions {
   const more: Record<string, unknown> = {};
   for (const [key, flag] of Object.entries(words)) if (given.text(flag) !== undefined) more[key] = given.text(flag);
   for (const [key, flag] of Object.entries(lists)) if (given.all(flag).length > 0) more[key] = given.all(flag);
@@ -150,7 +164,11 @@ export function withMore(given: Given, options: RunOptions): RunOptions {
   return {
     ...options,
     hostname,
-    volumes: [...options.volumes, ...mounts.flatMap((each) => ("volume" in each ? [checkSource(each.volume)] : []))],
+    volumes: [
+      ...options.volumes,
+      ...mounts.flatMap((each) => ("volume" in each ? [placed(each.volume, root)] : [])),
+      ...given.all("volumes-from").flatMap((text) => mountsOf(root, text)),
+    ],
     tmpfs: [...options.tmpfs, ...mounts.flatMap((each) => ("tmpfs" in each ? [each.tmpfs] : []))],
     capAdd: privileged ? ["ALL", ...options.capAdd] : options.capAdd,
     securityOpt: privileged ? ["seccomp=unconfined", ...options.securityOpt] : options.securityOpt,

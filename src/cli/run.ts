@@ -48,8 +48,9 @@ export function command(globals: Globals, start?: typeof runCommand): Command {
           type: "string",
           alias: "v",
           repeat: true,
-          valueHint: "SRC:DST[:OPTIONS]",
-          description: "Bind a file or directory of the host",
+          valueHint: "[SRC:]DST[:OPTIONS]",
+          description:
+            "Bind a file or directory of the host; a name is a volume's, which is made where it is not there",
         },
         tmpfs: { type: "string", repeat: true, valueHint: "DST[:OPTIONS]", description: "Mount a tmpfs" },
         workdir: { type: "string", alias: "w", valueHint: "DIR", description: "Working directory" },

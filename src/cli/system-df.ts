@@ -1,4 +1,5 @@
 import { namesIn } from "../../ffi/files.ts";
+import { listVolumes, volumeUsers } from "../container/volumes.ts";
 import { inUse, usageOf } from "../store/collect.ts";
 import { layerFolders } from "../store/snapshotter.ts";
 import { asRoot, type Globals, places } from "./globals.ts";
@@ -19,6 +20,7 @@ export function command(globals: Globals): Command {
       const store = openStoreOf(globals);
       const usage = usageOf(store);
       const used = inUse(store);
+      const users = volumeUsers(store.root);
       const rows = [
         { Type: "Images", Total: store.list().length, Active: used.images, Size: usage.blobs },
         {
@@ -28,6 +30,7 @@ export function command(globals: Globals): Command {
           Size: usage.layers,
         },
         { Type: "Containers", Total: used.containers, Active: used.containers, Size: usage.containers },
+        { Type: "Volumes", Total: listVolumes(store.root).length, Active: users.size, Size: usage.volumes },
         { Type: "Unfinished, kept plans", Total: namesIn(`${store.root}/tmp`).length, Active: 0, Size: usage.other },
       ];
       const at = places(globals);

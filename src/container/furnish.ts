@@ -11,6 +11,7 @@ import type { Undo } from "../../ffi/undo.ts";
 import type { RunOptions } from "../bundle/command.ts";
 import type { MoreOptions } from "../bundle/more-options.ts";
 import type { PublishFlag } from "../bundle/publish.ts";
+import { ownVolume, type Volume } from "../bundle/values.ts";
 import type { PublishedPort } from "../network/rules.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import { prepareTree } from "../rootfs/prepare.ts";
@@ -19,8 +20,17 @@ import type { ContainerDefaults } from "../spec/image.ts";
 import type { Snapshotter } from "../store/snapshotter.ts";
 import type { Store } from "../store/store.ts";
 import { type Connect, loopbackNames } from "./network.ts";
-import { type ContainerRecord, containerDirectory, containersDirectory, removeContainer, takeName } from "./record.ts";
-import { type Claim, inheritAs, inherited } from "./state.ts";
+import {
+  type ContainerRecord,
+  containerDirectory,
+  containersDirectory,
+  type MountRecord,
+  removeContainer,
+  takeName,
+  volumesDirectory,
+} from "./record.ts";
+import { type Claim, type ContainerId, inheritAs, inherited } from "./state.ts";
+import type * as Volumes from "./volumes.ts";
 
 export interface RunRequest {
   /** The image as the user named it. */
@@ -55,6 +65,32 @@ export interface RunRequest {
   readonly fault: Fault | undefined;
   /** Connects it with a network that the plan does not make itself. */
   readonly connect: Connect | undefined;
+}
+
+/** What is to be mounted of the host's is there: a named volume, made where it is not; one of the container's own. */
+function makeVolume(store: Store, id: ContainerId, given: Volume, index: number, undo: Undo): MountRecord {
+  const { source, destination, options, volume } = given;
+  if (volume !== undefined) {
+    const { createVolume, dropVolume } = require("./volumes.ts") as typeof Volumes;
+    if (createVolume(store.root, volume)) undo.defer(() => dropVolume(store, volume, id));
+    return { volume, source, destination, options };
+  }
+  if (source !== "") return { source, destination, options };
+  const own = ownVolume(containerDirectory(store.root, id), index);
+  makeDirectories(own);
+  direct.fchmodat(AT_FDCWD, own, 0o755);
+  return { source: own, destination, options };
+}
+
+/** What the image has at their places goes into empty volumes. @param rootfs the container's tree */
+function fillVolumes(root: string, id: ContainerId, rootfs: number, volumes: readonly Volume[]): void {
+  volumes.forEach(({ volume, source, destination, nocopy }, index) => {
+    if (nocopy === true || (volume === undefined && source !== "")) return;
+    const { fill } = require("./volumes.ts") as typeof Volumes;
+    const folder = containerDirectory(root, id);
+    if (volume === undefined) fill(folder, ownVolume(folder, index), rootfs, destination);
+    else fill(`${volumesDirectory(root)}/${volume}`, source, rootfs, destination);
+  });
 }
 
 /** What a container whose network is its loopback knows of names. */
@@ -116,6 +152,7 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
   }
   const { network, more } = options;
   const publish = wantedPorts(more, made);
+  const mounts = options.volumes.map((each, index) => makeVolume(store, id, each, index, undo));
   const stopSignal = request.stopSignal ?? made.image.StopSignal;
   const record: ContainerRecord = {
     id,
@@ -134,6 +171,7 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     ...(publish.length === 0 ? {} : { publish }),
     ...(more.address === undefined ? {} : { address: more.address }),
     ...(more.hosts === undefined ? {} : { hosts: more.hosts }),
+    ...(mounts.length === 0 ? {} : { mounts }),
     ...(stopSignal === undefined ? {} : { stopSignal }),
     ...(request.stopTimeout === undefined ? {} : { stopTimeout: request.stopTimeout }),
     ...(Object.keys(request.labels).length === 0 ? {} : { labels: request.labels }),
@@ -158,6 +196,7 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     },
     `${directory}/work`,
   );
+  if (request.explain === undefined) fillVolumes(root, id, mounted.fd, options.volumes);
   // Always the same number, and inherited by init: a plan that is kept names it.
   return { rootfs: undo.use(inheritAs(mounted.fd, inherited.rootfs)).fd, ports: connected?.ports ?? publish };
 }

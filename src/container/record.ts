@@ -11,6 +11,15 @@ import type { ChainId, Digest } from "../spec/digest.ts";
 import type { Snapshotter } from "../store/snapshotter.ts";
 import { type ContainerId, isContainerId, isRunning, sweep } from "./state.ts";
 
+export interface MountRecord {
+  /** Of a named volume. */
+  readonly volume?: string;
+  /** On the host. */
+  readonly source: string;
+  readonly destination: string;
+  readonly options: readonly string[];
+}
+
 /** container.json: ours, beside the OCI config.json. */
 export interface ContainerRecord {
   readonly id: ContainerId;
@@ -40,6 +49,8 @@ export interface ContainerRecord {
   readonly address?: string;
   /** What --add-host adds. */
   readonly hosts?: readonly string[];
+  /** What -v, --mount and --volumes-from mount of the host's, and volumes. */
+  readonly mounts?: readonly MountRecord[];
   /** Whether it has an init, and a standard input, which config.json does not say. */
   readonly init?: boolean;
   readonly interactive?: boolean;
@@ -59,6 +70,15 @@ export function containersDirectory(root: string): string {
 
 export function containerDirectory(root: string, id: ContainerId): string {
   return `${root}/containers/${id}`;
+}
+
+export function volumesDirectory(root: string): string {
+  return `${root}/volumes`;
+}
+
+/** What is mounted of a named volume. */
+export function volumeData(root: string, name: string): string {
+  return `${root}/volumes/${name}/_data`;
 }
 
 /** What a container that was left to itself has written. */
@@ -100,6 +120,11 @@ function changedAt(path: string): Date | undefined {
   return new Date(readField("statx", stat, "stx_mtime_sec") * 1000);
 }
 
+/** What every container is made of. */
+export function listRecords(root: string): ContainerRecord[] {
+  return namesIn(containersDirectory(root)).flatMap((id) => (isContainerId(id) ? (readRecord(root, id) ?? []) : []));
+}
+
 /** Every container there is, the newest first. */
 export function listContainers(root: string, state: string): ContainerStatus[] {
   const found: ContainerStatus[] = [];
@@ -122,7 +147,15 @@ export function listContainers(root: string, state: string): ContainerStatus[] {
  * @throws OciboxError NOT_FOUND, or INVALID where more than one begins so
  */
 export function findContainer(root: string, state: string, word: string): ContainerStatus {
-  const all = listContainers(root, state);
+  return found(listContainers(root, state), word);
+}
+
+/** The same, whether it runs or not. */
+export function findRecord(root: string, word: string): ContainerRecord {
+  return found(listRecords(root), word);
+}
+
+function found<Each extends ContainerRecord>(all: readonly Each[], word: string): Each {
   const named = all.find((each) => each.name === word);
   if (named !== undefined) return named;
   const begun = word === "" ? [] : all.filter((each) => each.id.startsWith(word));

@@ -36,7 +36,8 @@ export function kindOfContainer(request: RunRequest): Kind {
   if (publishAll === true || publish.some(({ hostPort, upTo }) => hostPort !== upTo || hostPort === 0))
     return { name: undefined, kept: undefined };
   const kinds: string[] = [];
-  for (const { source } of options.volumes) kinds.push(kindOf(source));
+  for (const { source, volume } of options.volumes)
+    kinds.push(volume !== undefined || source === "" ? "directory" : kindOf(source));
   const name = keyName({
     imageName,
     platform,

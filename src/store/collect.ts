@@ -197,6 +197,7 @@ export interface Usage {
   readonly blobs: number;
   readonly layers: number;
   readonly containers: number;
+  readonly volumes: number;
   /** What is unfinished, and what is to go. */
   readonly other: number;
 }
@@ -215,6 +216,7 @@ export function usageOf(store: Store): Usage {
     blobs: below("image"),
     layers: Object.values(layerFolders).reduce((sum, folder) => sum + below(folder), 0),
     containers: below("containers"),
+    volumes: below("volumes"),
     other: below("tmp") + below("trash") + below("plans"),
   };
 }

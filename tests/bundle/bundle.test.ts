@@ -342,7 +342,16 @@ describe("values", () => {
   });
 
   test("volumes", () => {
-    expect(() => parseVolume("/a", "/")).toThrow();
+    expect(parseVolume("/a", "/")).toEqual({ source: "", destination: "/a", options: [] });
+    expect(parseVolume("data:/a:ro,nocopy", "/")).toEqual({
+      source: "data",
+      volume: "data",
+      destination: "/a",
+      options: ["ro"],
+      nocopy: true,
+    });
+    for (const text of ["", ":", ":/a", "a:", "a b:/c", "a/b:/c", "a:b", "/a:/b:ro:rw", "relative"])
+      expect(() => parseVolume(text, "/")).toThrow("--volume");
     expect(() => parseVolume("/a:b", "/")).toThrow();
     expect(() => parseVolume("/a:/b:sideways", "/")).toThrow("sideways");
   });
@@ -370,7 +379,8 @@ describe("--mount", () => {
     ["type=bind,src=/a,dst=/b,ro=maybe", "not true or false"],
     ["type=bind,src=/a:b,dst=/b", "a colon"],
     ["type=bind,src=/a,dst=/b,bind-propagation=up", '"up" is no option'],
-    ["src=name,dst=/b", "type volume are not there yet"],
+    ["src=/name,dst=/b", "no name of a volume"],
+    ["src=name,dst=/b,tmpfs-size=1m", '"tmpfs-size" is nothing of a mount of type volume'],
     ["type=npipe,src=/a,dst=/b", "type npipe are not there yet"],
   ] as const)
     test(`refused: ${text}`, () => {

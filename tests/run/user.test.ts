@@ -145,6 +145,9 @@ for (const [title, ranges] of [
       expect((await somebody.ocibox(["run", "--rm", "--network", "host", "alpine", "ls", "/sys/class/net"])).code).toBe(
         0,
       );
+      const filled = await somebody.ocibox(["run", "--rm", "-v", "mine:/etc", "alpine", "ls", "/etc"]);
+      expect([filled.err, filled.code, filled.out]).toEqual(["", 0, expect.stringContaining("passwd\n")]);
+      expect(await somebody.ocibox(["volume", "rm", "mine"])).toEqual({ out: "mine\n", err: "", code: 0 });
       const bridge = await somebody.ocibox(["run", "--rm", "--network", "bridge", "alpine", "true"]);
       expect([bridge.code, bridge.err]).toEqual([125, expect.stringContaining("--network bridge wants root")]);
     });
