@@ -1,31 +1,27 @@
-import { AT, AT_FDCWD, O, RESOLVE, S } from "../../ffi/constants.ts";
-import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
-import { errnoOf } from "../../ffi/errno.ts";
+import { realpathSync } from "node:fs";
+import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
+import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import { struct } from "../../ffi/sys.ts";
-import { type ContainerStatus, listContainers } from "../container/record.ts";
+import { copyInto, openInside, type Source, withWritableTree } from "../container/copy-in.ts";
+import { type ContainerStatus, findContainer, listContainers } from "../container/record.ts";
+import { noteOf } from "../container/running.ts";
 import { withContainerTree, withTree } from "../container/tree.ts";
 import { OciboxError } from "../errors.ts";
 import { copyContents, copyEntry } from "../layer/copy-tree.ts";
-import type { StoredImage } from "../store/store.ts";
+import { openStore, type StoredImage } from "../store/store.ts";
 import { absolute, asRoot, type Globals, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
 import { mountableImage } from "./load-image.ts";
 import { openStoreOf } from "./open-store.ts";
-import type { Command } from "./options.ts";
+import type { Command, Given } from "./options.ts";
+import { tidied } from "./tidied.ts";
 
-/** "alpine:3.20:/etc/passwd": the path begins at the last colon before a slash. @param to where it is to go */
-function split(word: string, to: string): readonly [name: string, path: string] {
+/** "alpine:3.20:/etc/passwd": the path begins at the last colon before a slash. @returns undefined for another word */
+function split(word: string): readonly [name: string, path: string] | undefined {
   const at = word.lastIndexOf(":/");
-  if (at < 1 && /^[^/.].*:\//.test(to))
-    throw new OciboxError("UNSUPPORTED", `"${to}" cannot be copied to: copying into a container is not there yet`, {
-      hint: "bind a directory into it with -v, or send a tar: tar c FILE | ocibox exec -i CONTAINER tar x",
-    });
-  if (at < 1 || /^(oci|oci-archive|docker-archive|dir)$/.test(word.slice(0, at)))
-    throw new OciboxError("USAGE", `"${word}" is not IMAGE:/PATH or CONTAINER:/PATH`, {
-      hint: "ocibox cp alpine:/etc/os-release .",
-    });
+  if (at < 1 || /^[./]/.test(word) || /^(oci|oci-archive|docker-archive|dir)$/.test(word.slice(0, at)))
+    return undefined;
   return [word.slice(0, at), word.slice(at + 1)];
 }
 
@@ -45,18 +41,6 @@ function isDirectory(path: string): boolean {
   );
 }
 
-/** A place in the image, whatever symlinks lead to it: they stay inside. */
-function openInside(root: number, path: string, flags: number): OwnedFd | undefined {
-  const how = struct<number>("open_how", {
-    flags: flags | O.O_CLOEXEC,
-    resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS,
-  });
-  const fd = attempt("openat2", root, path.replace(/^\/+/, "") || ".", how, 24);
-  if (fd === -errnoOf("ENOENT") || fd === -errnoOf("ENOTDIR")) return undefined;
-  if (fd < 0) throw new SyscallError("openat2", [root, path, how, 24], -fd);
-  return new OwnedFd(fd);
-}
-
 /** As docker cp has it: into a directory that is there, or under the name that was given; "DIR/." is what is in it. */
 function copyOut(root: number, path: string, target: string, of: string, signal: AbortSignal): void {
   const contents = path.endsWith("/.");
@@ -70,7 +54,7 @@ function copyOut(root: number, path: string, target: string, of: string, signal:
     using source = openInside(root, plain, O.O_RDONLY | O.O_DIRECTORY) ?? missing();
     if (!into) direct.mkdirat(AT_FDCWD, target, 0o755);
     using directory = new OwnedFd(direct.openat(AT_FDCWD, target, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-    copyContents(source.fd, directory.fd, signal);
+    copyContents(source.fd, directory.fd, { signal, replace: true });
     return;
   }
   using parent = openInside(root, plain.slice(0, plain.lastIndexOf("/")) || "/", O.O_PATH | O.O_DIRECTORY) ?? missing();
@@ -81,14 +65,52 @@ function copyOut(root: number, path: string, target: string, of: string, signal:
   const opened = attempt("openat", AT_FDCWD, place, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0);
   if (opened < 0) throw new OciboxError("NOT_FOUND", `there is no directory "${place}" to copy to`);
   using directory = new OwnedFd(opened);
+  copyEntry(parent.fd, base, directory.fd, name, { signal, replace: true });
+}
+
+/** What of the host's is to be copied. @param follow whether a symlink stands for what it leads to */
+function sourceOf(word: string, follow: boolean): Source {
+  const contents = /(?:^|\/)\.$/.test(word);
+  const path = absolute(word, "the source").replace(/(?<=.)\/+$/, "");
+  const real = follow ? realpath(path) : path;
+  const stat = alloc(256);
+  if (attempt("statx", AT_FDCWD, real, AT.AT_SYMLINK_NOFOLLOW, 1, stat) < 0)
+    throw new OciboxError("NOT_FOUND", `there is no "${word}" to be copied`);
+  const isDirectory = (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR;
+  // Under the name that it was called by.
+  return { path: real, name: path.slice(path.lastIndexOf("/") + 1), isDirectory, contents: isDirectory && contents };
+}
+
+function realpath(path: string): string {
   try {
-    copyEntry(parent.fd, base, directory.fd, name, signal);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.code !== "EEXIST") throw error;
-    throw new OciboxError("IN_USE", `"${place === "/" ? "" : place}/${name}" is there already`, {
-      hint: "remove it first",
-    });
+    return realpathSync(path);
+  } catch {
+    throw new OciboxError("NOT_FOUND", `there is no "${path}" to be copied`);
   }
+}
+
+/** Into a container. */
+async function copyIn(
+  globals: Globals,
+  given: Given,
+  word: string,
+  [name, path]: readonly [name: string, path: string],
+): Promise<number> {
+  // Of one that runs it is done as root of the user namespace that it is in.
+  await asRoot(globals, ({ root, state }) => {
+    const found = findContainer(root, state, name);
+    return found.running ? noteOf(root, found).pid : undefined;
+  });
+  const { root, state, storeOptions } = tidied(globals);
+  const container = findContainer(root, state, name);
+  const source = sourceOf(word, given.flag("follow-link"));
+  const store = openStore(root, storeOptions);
+  await interruptible(`the copy of "${word}"`, (signal) =>
+    withWritableTree(store, state, container, (tree) =>
+      copyInto(tree, path, source, { signal, ...(given.flag("archive") ? {} : { owner: { uid: 0, gid: 0 } }) }),
+    ),
+  );
+  return 0;
 }
 
 export function command(globals: Globals): Command {
@@ -96,18 +118,34 @@ export function command(globals: Globals): Command {
     def: {
       meta: {
         name: "cp",
-        description: "Copy a file or a directory out of a container, or out of an image without one",
+        description: "Copy a file or a directory out of a container or an image, or into a container",
       },
       args: {
-        "NAME:PATH": { type: "positional", description: "What is copied; with /. behind a directory, what is in it" },
-        DESTINATION: { type: "positional", description: "A directory that is there, or a new name" },
+        archive: { type: "boolean", alias: "a", description: "Into a container: owners as they are; else root's" },
+        "follow-link": { type: "boolean", alias: "L", description: "Of a SOURCE that is a symlink what it leads to" },
+        SOURCE: {
+          type: "positional",
+          description: "NAME:/PATH, or a path of the host's; with /. behind a directory, what is in it",
+        },
+        DESTINATION: { type: "positional", description: "A path, or CONTAINER:/PATH: a directory, or a new name" },
       },
     },
     words: [2, 2],
     async run(given) {
-      await asRoot(globals);
       const [word = "", destination = ""] = given.words;
-      const [name, path] = split(word, destination);
+      const from = split(word);
+      const into = split(destination);
+      if (from === undefined && into !== undefined) return copyIn(globals, given, word, into);
+      if (from === undefined || into !== undefined)
+        throw new OciboxError(
+          "USAGE",
+          from === undefined
+            ? `neither "${word}" nor "${destination}" is NAME:/PATH`
+            : `"${word}" and "${destination}" are both NAME:/PATH: one of them is to be a path of the host's`,
+          { hint: "ocibox cp alpine:/etc/os-release . · ocibox cp ./file CONTAINER:/tmp" },
+        );
+      await asRoot(globals);
+      const [name, path] = from;
       const target = absolute(destination, "the destination").replace(/(?<=.)\/+$/, "");
       const store = openStoreOf(globals);
       const container = containerOf(globals, name);

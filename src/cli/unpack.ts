@@ -51,7 +51,7 @@ export function command(globals: Globals): Command {
       try {
         const entries = await interruptible(`unpacking "${word}"`, (signal) =>
           withTree(store, image, (root) => {
-            const count = copyContents(root, directory.fd, signal);
+            const count = copyContents(root, directory.fd, { signal });
             copyAttributes(`/proc/self/fd/${root}/.`, `/proc/self/fd/${directory.fd}/.`);
             return count;
           }),

@@ -1,5 +1,6 @@
 /** A container that was made, or has ended, is started: its tree as it is, by its own config.json. */
 import { encodePlan, type Fault } from "../../ffi/encode.ts";
+import type { OwnedFd } from "../../ffi/fd.ts";
 import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
@@ -33,8 +34,8 @@ function alreadyRuns({ name }: ContainerStatus): OciboxError {
   return new OciboxError("IN_USE", `the container "${name}" is running already`);
 }
 
-/** The tree, mounted for nobody yet, by the number that a plan knows it by. */
-function mountTree(store: Store, container: ContainerStatus, undo: Undo): number {
+/** The tree, mounted for nobody yet. @throws OciboxError STORE where the layers are gone */
+export function mountTree(store: Store, container: ContainerStatus): OwnedFd {
   const { snapshotter: kind, layers, name } = container;
   using lock = store.lockShared();
   void lock;
@@ -43,7 +44,7 @@ function mountTree(store: Store, container: ContainerStatus, undo: Undo): number
       hint: `pull its image again: ocibox pull ${container.image}`,
     });
   const directory = containerDirectory(store.root, container.id);
-  using mounted = prepareTree(
+  return prepareTree(
     {
       kind,
       // Of a copy it is all in the container's own directory.
@@ -54,6 +55,11 @@ function mountTree(store: Store, container: ContainerStatus, undo: Undo): number
     },
     `${directory}/work`,
   );
+}
+
+/** By the number that a plan knows it by. */
+function inheritedTree(store: Store, container: ContainerStatus, undo: Undo): number {
+  using mounted = mountTree(store, container);
   return undo.use(inheritAs(mounted.fd, inherited.rootfs)).fd;
 }
 
@@ -85,7 +91,7 @@ export function startContainer(store: Store, state: string, container: Container
     network,
     ports: connected?.ports ?? publish,
   };
-  const context = contextFor(request, claimed, spec, mountTree(store, container, undo), says);
+  const context = contextFor(request, claimed, spec, inheritedTree(store, container, undo), says);
   const plan = compile(spec, hostFacts(), context);
   if (options.explain !== undefined) {
     options.explain(plan.steps);

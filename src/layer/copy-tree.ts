@@ -3,13 +3,23 @@
  * Every name is walked from a descriptor, and no symlink is followed. Contents are shared where the file system can.
  */
 import { copyXattrs, pathAt, timesOf } from "../../ffi/attributes.ts";
-import { AT, IOCTL, O, S } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
-import { errnoOf } from "../../ffi/errno.ts";
+import { AT, AT_FDCWD, IOCTL, O, S } from "../../ffi/constants.ts";
+import { attempt, direct, SyscallError, tolerate } from "../../ffi/direct.ts";
+import { errnoOf, failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { ownersHere } from "../../ffi/user.ts";
+import { OciboxError } from "../errors.ts";
 import { names } from "./remove-tree.ts";
+
+/** What a copy is given. */
+interface Own {
+  readonly uid: number;
+  readonly gid: number;
+  readonly mode: number;
+  readonly seconds: number;
+  readonly nanoseconds: number;
+}
 
 const statMask = 0xfff;
 const piece = 1 << 30;
@@ -34,6 +44,16 @@ export function copyData(from: number, to: number, buffer = alloc(1 << 20)): voi
   }
 }
 
+export interface CopyOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** What has the name goes, and directories are merged; else it is EEXIST. */
+  readonly replace?: boolean;
+  /** Whose the copy is; else whose the original is. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
+  /** Somebody may change names in the copy while it is made: then files that have several names get a copy each. */
+  readonly watched?: boolean;
+}
+
 class Copier {
   readonly #stat = alloc(256);
   /** The first name of each file that has several, from the top of the copy. */
@@ -44,7 +64,7 @@ class Copier {
 
   constructor(
     readonly top: number,
-    readonly signal: AbortSignal | undefined,
+    readonly options: CopyOptions,
   ) {}
 
   #get(field: string): number {
@@ -53,18 +73,23 @@ class Copier {
 
   /** One name, with all below it. @param path of the copy from its top */
   copy(from: number, name: Uint8Array, to: number, as: Uint8Array, path: Uint8Array): void {
-    this.signal?.throwIfAborted();
+    this.options.signal?.throwIfAborted();
     this.entries++;
     direct.statx(from, name, AT.AT_SYMLINK_NOFOLLOW, statMask, this.#stat);
     const mode = this.#get("stx_mode");
     const kind = mode & S.S_IFMT;
+    const { owner, replace, watched } = this.options;
     const own = {
-      uid: this.#owners.uid(this.#get("stx_uid")),
-      gid: this.#owners.gid(this.#get("stx_gid")),
+      uid: owner?.uid ?? this.#owners.uid(this.#get("stx_uid")),
+      gid: owner?.gid ?? this.#owners.gid(this.#get("stx_gid")),
+      mode: mode & 0o7777,
       seconds: this.#get("stx_mtime_sec"),
       nanoseconds: this.#get("stx_mtime_nsec"),
     };
-    if (kind !== S.S_IFDIR && this.#get("stx_nlink") > 1) {
+    const device = this.#device();
+    const several = kind !== S.S_IFDIR && watched !== true && this.#get("stx_nlink") > 1;
+    const mounted = replace === true && kind !== S.S_IFDIR && !this.#makeRoom(to, as);
+    if (several && !mounted) {
       const key = `${this.#get("stx_dev_major")}:${this.#get("stx_dev_minor")}:${this.#get("stx_ino")}`;
       const first = this.#links.get(key);
       if (first !== undefined) {
@@ -73,15 +98,40 @@ class Copier {
       }
       this.#links.set(key, path);
     }
-    if (kind === S.S_IFREG) this.#file(from, name, to, as);
-    else if (kind === S.S_IFLNK) this.#symlink(from, name, to, as);
-    else if (kind === S.S_IFDIR) this.#directory(from, name, to, as, path);
-    else direct.mknodat(to, as, kind | 0o600, this.#device());
-    direct.fchownat(to, as, own.uid, own.gid, AT.AT_SYMLINK_NOFOLLOW);
-    // After the owner, whose change takes set-uid bits away.
-    if (kind !== S.S_IFLNK) direct.fchmodat(to, as, mode & 0o7777);
+    if (kind === S.S_IFREG) this.#file(from, name, to, as, own, mounted);
+    else if (kind === S.S_IFLNK) this.#symlink(from, name, to, as, own);
+    else if (kind === S.S_IFDIR) this.#directory(from, name, to, as, own, path);
+    else this.#node(to, as, own, kind, device);
     copyXattrs(pathAt(from, name), pathAt(to, as));
     direct.utimensat(to, as, timesOf(own), AT.AT_SYMLINK_NOFOLLOW);
+  }
+
+  /**
+   * Takes away what has the name.
+   * @returns false for a file that is mounted there, and cannot be taken away
+   * @throws OciboxError IN_USE for a directory
+   */
+  #makeRoom(to: number, as: Uint8Array): boolean {
+    const result = attempt("unlinkat", to, as, 0);
+    if (result >= 0 || failedBy(result, "ENOENT")) return true;
+    if (failedBy(result, "EBUSY")) return false;
+    if (failedBy(result, "EISDIR"))
+      throw new OciboxError("IN_USE", `"${shown(as)}" is a directory there, and cannot be overwritten by what is none`);
+    throw new SyscallError("unlinkat", [to, as, 0], -result);
+  }
+
+  /** Owner and mode of what a descriptor is of: by name somebody might have put a symlink in its place. */
+  #own(fd: number, { uid, gid, mode }: Own): void {
+    direct.fchownat(fd, "", uid, gid, AT.AT_EMPTY_PATH);
+    // After the owner, whose change takes set-uid bits away.
+    direct.fchmod(fd, mode);
+  }
+
+  #node(to: number, as: Uint8Array, { uid, gid, mode }: Own, kind: number, device: number): void {
+    direct.mknodat(to, as, kind | 0o600, device);
+    direct.fchownat(to, as, uid, gid, AT.AT_SYMLINK_NOFOLLOW);
+    using node = new OwnedFd(direct.openat(to, as, O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0));
+    direct.fchmodat(AT_FDCWD, `/proc/self/fd/${node.fd}`, mode);
   }
 
   #device(): number {
@@ -89,27 +139,33 @@ class Copier {
     return (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xfff00) << 12);
   }
 
-  #symlink(from: number, name: Uint8Array, to: number, as: Uint8Array): void {
+  #symlink(from: number, name: Uint8Array, to: number, as: Uint8Array, { uid, gid }: Own): void {
     const target = alloc(4097);
     const length = direct.readlinkat(from, name, target, 4096);
     target[length] = 0;
     direct.symlinkat(target.slice(0, length + 1), to, as);
+    direct.fchownat(to, as, uid, gid, AT.AT_SYMLINK_NOFOLLOW);
   }
 
-  #file(from: number, name: Uint8Array, to: number, as: Uint8Array): void {
+  /** @param mounted whether it is written into the file that is there */
+  #file(from: number, name: Uint8Array, to: number, as: Uint8Array, own: Own, mounted: boolean): void {
     using source = new OwnedFd(direct.openat(from, name, sourceFlags, 0));
-    using copy = new OwnedFd(
-      direct.openat(to, as, O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC, 0o600),
-    );
-    if (attempt("ioctl", copy.fd, IOCTL.FICLONE, source.fd) >= 0) return;
-    copyData(source.fd, copy.fd, this.#buffer);
+    const flags = O.O_WRONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC;
+    using copy = new OwnedFd(direct.openat(to, as, flags | (mounted ? O.O_TRUNC : O.O_CREAT | O.O_EXCL), 0o600));
+    if (attempt("ioctl", copy.fd, IOCTL.FICLONE, source.fd) < 0) copyData(source.fd, copy.fd, this.#buffer);
+    this.#own(copy.fd, own);
   }
 
-  #directory(from: number, name: Uint8Array, to: number, as: Uint8Array, path: Uint8Array): void {
-    direct.mkdirat(to, as, 0o700);
+  #directory(from: number, name: Uint8Array, to: number, as: Uint8Array, own: Own, path: Uint8Array): void {
+    if (this.options.replace === true) tolerate(["EEXIST"], "mkdirat", to, as, 0o700);
+    else direct.mkdirat(to, as, 0o700);
     using source = new OwnedFd(direct.openat(from, name, directoryFlags, 0));
-    using copy = new OwnedFd(direct.openat(to, as, directoryFlags, 0));
+    const opened = tolerate(["ENOTDIR", "ELOOP"], "openat", to, as, directoryFlags, 0);
+    if (opened < 0)
+      throw new OciboxError("IN_USE", `"${shown(as)}" is no directory there, and cannot be overwritten by one`);
+    using copy = new OwnedFd(opened);
     this.all(source.fd, copy.fd, path);
+    this.#own(copy.fd, own);
   }
 
   /** What is in a directory. @param path of the copy from its top, with a NUL behind it */
@@ -122,6 +178,10 @@ class Copier {
       this.copy(from, name, to, name, path.byteLength > 1 ? below : name);
     }
   }
+}
+
+function shown(name: Uint8Array): string {
+  return new TextDecoder().decode(name.subarray(0, -1));
 }
 
 function text(name: string): Uint8Array {
@@ -137,15 +197,15 @@ function text(name: string): Uint8Array {
  * @returns how many names there were
  * @throws SyscallError; what was copied until then is left
  */
-export function copyContents(from: number, to: number, signal?: AbortSignal): number {
-  const copier = new Copier(to, signal);
+export function copyContents(from: number, to: number, options: CopyOptions = {}): number {
+  const copier = new Copier(to, options);
   copier.all(from, to, alloc(1));
   return copier.entries;
 }
 
 /** One name with all below it, under another name. @throws SyscallError, EEXIST where there is one of that name */
-export function copyEntry(from: number, name: string, to: number, as: string, signal?: AbortSignal): number {
-  const copier = new Copier(to, signal);
+export function copyEntry(from: number, name: string, to: number, as: string, options: CopyOptions = {}): number {
+  const copier = new Copier(to, options);
   copier.copy(from, text(name), to, text(as), text(as));
   return copier.entries;
 }

@@ -236,7 +236,6 @@ describe("cp", () => {
         expect(await out("stop", "-t", "0", "one")).toBe("one\n");
         expect(await out("cp", `${container}:/d`, target)).toBe("");
         expect(readFileSync(join(target, "d/file"), "utf8")).toBe("new\n");
-        expect((await call("cp", join(target, "file"), "one:/d")).err).toContain("into a container is not there yet");
       },
     );
   });

@@ -66,16 +66,23 @@ describe("cp", () => {
   });
 
   test("what is not there, and what is there already", async () => {
+    mkdirSync(join(box.dir, "over/full/passwd"), { recursive: true });
     for (const [path, destination, words] of [
       ["/nowhere", "x", 'there is no "/nowhere" in the image'],
       ["/etc/passwd/x", "x", "in the image"],
       ["/etc/passwd", "none/x", "there is no directory"],
-      ["/etc/passwd", "new-name", "is there already"],
+      ["/etc/passwd", "over/full", '"passwd" is a directory there'],
+      ["/etc", "new-name", '"new-name" is no directory there'],
     ] as const) {
       const ended = await cp(path, destination);
       expect([path, ended.code, ended.err]).toEqual([path, 125, expect.stringContaining(words)]);
     }
-    expect((await box.ocibox(["cp", "alpine", "/tmp"])).err).toContain("is not IMAGE:/PATH");
+    expect((await box.ocibox(["cp", "alpine", "/tmp"])).err).toContain('neither "alpine" nor "/tmp" is NAME:/PATH');
+    expect((await box.ocibox(["cp", "alpine:/etc", "alpine:/tmp"])).err).toContain("are both NAME:/PATH");
+    // What is there is overwritten, as cp(1) and docker do it.
+    writeFileSync(join(box.dir, "new-name"), "other\n");
+    expect((await cp("/etc/passwd", "new-name")).code).toBe(0);
+    expect(readFileSync(join(box.dir, "new-name"), "utf8")).toContain("root:");
   });
 
   test("links of the image lead nowhere but into it", async () => {

@@ -1,0 +1,161 @@
+/** cp into a container: one that runs, one that does not, and one whose processes change the names meanwhile. */
+import { describe, expect } from "bun:test";
+import { chmodSync, chownSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { around, unchanged } from "../lib/around.ts";
+import { Canary } from "../lib/canary.ts";
+import { testWith } from "../lib/needs.ts";
+import { run as compile } from "../lib/registry.ts";
+import { inventory, Sandbox } from "../lib/sandbox.ts";
+
+const needs = { root: true, programs: ["docker-registry", "busybox", "gcc"] };
+const test = testWith(needs);
+let box: Sandbox;
+let canary: Canary;
+/** What is copied. */
+let given: string;
+
+around(needs, async (owned) => {
+  unchanged(owned, inventory);
+  box = await Sandbox.ownedBy(owned);
+  canary = new Canary(join(box.dir, "canary"));
+  unchanged(owned, () => canary.now());
+  await compile("gcc", "-static", "-O1", "-w", "-o", join(box.tree, "attack"), resolve("tests/fixtures/attack.c"));
+  symlinkSync("/srv", join(box.tree, "way"));
+  mkdirSync(join(box.tree, "srv"), { recursive: true });
+  await box.push("alpine");
+  expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
+  given = join(box.dir, "given");
+  mkdirSync(join(given, "dir/deep"), { recursive: true });
+  writeFileSync(join(given, "file"), "given\n");
+  writeFileSync(join(given, "dir/deep/script"), "#!/bin/sh\n");
+  chownSync(join(given, "dir/deep/script"), 77, 78);
+  chmodSync(join(given, "dir/deep/script"), 0o4755);
+  symlinkSync("/etc/passwd", join(given, "dir/link"));
+  symlinkSync("file", join(given, "to-file"));
+});
+
+async function ok(...words: string[]): Promise<string> {
+  const ended = await box.ocibox(words);
+  expect([ended.err, ended.code]).toEqual(["", 0]);
+  return ended.out;
+}
+
+/** A container of the name until the test's end; running, or made only. */
+async function container(
+  cleanup: AsyncDisposableStack,
+  name: string,
+  flags: readonly string[],
+  runs: boolean,
+): Promise<void> {
+  await ok(...(runs ? ["run", "-d"] : ["create"]), "--name", name, ...flags, "alpine", "sleep", "100");
+  cleanup.defer(async () => {
+    await box.ocibox(["rm", "-f", name]);
+  });
+}
+
+describe("cp into a container", () => {
+  for (const runs of [true, false])
+    test(`that ${runs ? "runs" : "does not run"}: as docker's`, async () => {
+      await using cleanup = new AsyncDisposableStack();
+      await container(cleanup, "to", [], runs);
+      const at = (name: string): string => join(given, name);
+      await ok("cp", at("file"), "to:/new");
+      await ok("cp", at("file"), "to:/srv");
+      await ok("cp", at("file"), "to:/srv/again/".slice(0, -1));
+      await ok("cp", at("dir"), "to:/srv");
+      await ok("cp", at("dir"), "to:/srv/called");
+      await ok("cp", `${at("dir")}/.`, "to:/srv/contents");
+      await ok("cp", `${at("dir")}/.`, "to:/srv");
+      // By a link of the container's, which stays inside.
+      await ok("cp", at("file"), "to:/way/by");
+      await ok("cp", at("to-file"), "to:/srv/as-link");
+      await ok("cp", "-L", at("to-file"), "to:/srv/as-file");
+      await ok("cp", "-a", at("dir/deep/script"), "to:/srv/owned");
+      // What is there is overwritten.
+      writeFileSync(at("file"), "given once more\n");
+      await ok("cp", at("file"), "to:/new");
+      writeFileSync(at("file"), "given\n");
+      if (!runs) await ok("start", "to");
+      const script = `cat /new; find /srv | sort; stat -c '%u:%g %a' /srv/dir/deep/script /srv/owned
+        readlink /srv/dir/link; readlink /srv/as-link; cat /srv/as-file`;
+      const made = ["", "/deep", "/deep/script", "/link"];
+      expect((await ok("exec", "to", "sh", "-c", script)).trim().split("\n")).toEqual([
+        "given once more",
+        ...[
+          "/srv",
+          ...["again", "as-file", "as-link", "by", "file", "owned"].map((name) => `/srv/${name}`),
+          ...["/srv/called", "/srv/contents", "/srv/dir"].flatMap((top) => made.map((name) => top + name)),
+          ...made.slice(1).map((name) => `/srv${name}`),
+        ].sort(),
+        "0:0 4755",
+        "77:78 4755",
+        "/etc/passwd",
+        "file",
+        "given",
+      ]);
+    });
+
+  test("what is mounted in one that runs is written to", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const shared = join(box.dir, "shared");
+    mkdirSync(shared);
+    await container(cleanup, "mounts", ["-v", `${shared}:/shared`], true);
+    await ok("cp", join(given, "file"), "mounts:/shared/there");
+    expect(readFileSync(join(shared, "there"), "utf8")).toBe("given\n");
+    // A file that is mounted stays the one that it is.
+    await ok("cp", join(given, "file"), "mounts:/etc/hosts");
+    expect(await ok("exec", "mounts", "cat", "/etc/hosts")).toBe("given\n");
+  });
+
+  test("what cannot be is told", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await container(cleanup, "to", [], true);
+    await container(cleanup, "solid", ["--read-only"], true);
+    const file = join(given, "file");
+    for (const [source, destination, words] of [
+      [join(given, "none"), "to:/x", `there is no "${given}/none" to be copied`],
+      [file, "nobody:/x", 'there is no container "nobody"'],
+      [file, "to:/none/x", 'there is no directory "/none" in the container'],
+      [file, "to:/none/", 'there is no directory "/none/" in the container'],
+      [join(given, "dir"), "to:/etc/passwd", '"passwd" is no directory there'],
+      [file, "solid:/x", "read-only file system"],
+    ] as const) {
+      const { code, err } = await box.ocibox(["cp", source, destination]);
+      expect([destination, code, err]).toEqual([destination, 125, expect.stringContaining(words)]);
+    }
+    await ok("exec", "to", "mkdir", "/srv/file");
+    expect((await box.ocibox(["cp", file, "to:/srv"])).err).toContain('"file" is a directory there');
+  });
+
+  // Which 2018-15664 and 2019-14271 were: the host's files are not reached, and nothing of the container's is loaded.
+  for (const [what, trap] of [
+    ["the directory that is copied to", "ln -s CANARY/sub /srv/b"],
+    ["the file that is written", "ln -s CANARY/file /srv/b"],
+  ] as const)
+    test(`while ${what} is exchanged for a link to the host's (2018-15664)`, async () => {
+      await using cleanup = new AsyncDisposableStack();
+      const make = what.includes("directory") ? "mkdir /srv/a" : "touch /srv/a";
+      const script = `${make}; ${trap.replace("CANARY", canary.dir)}; exec /attack flip /srv/a /srv/b`;
+      await ok("run", "-d", "--name", "flips", "alpine", "sh", "-c", script);
+      cleanup.defer(async () => {
+        await box.ocibox(["rm", "-f", "flips"]);
+      });
+      const source = join(box.dir, "passwd");
+      writeFileSync(source, "copied\n");
+      chmodSync(source, 0o777);
+      const codes = new Set<number>();
+      for (let turn = 0; turn < 60; turn++) {
+        const copies = await Promise.all([
+          box.ocibox(["cp", source, "flips:/srv/a"]),
+          box.ocibox(["cp", "-a", source, "flips:/srv/b"]),
+          box.ocibox(["cp", `${given}/dir/.`, "flips:/srv/a"]),
+        ]);
+        for (const { code } of copies) codes.add(code);
+      }
+      rmSync(source);
+      expect(canary.now()).toEqual([...canary.before]);
+      expect([...codes].filter((code) => code !== 0 && code !== 125)).toEqual([]);
+      expect(statSync("/etc/passwd").mode & 0o7777).toBe(0o644);
+    });
+});
