@@ -40,6 +40,11 @@ const commands = [
   "logs",
   "wait",
   "port",
+  "pause",
+  "unpause",
+  "rename",
+  "top",
+  "stats",
   "volume create",
   "volume ls",
   "volume inspect",
@@ -122,6 +127,16 @@ function load(name: CommandName): Promise<{ command: (globals: Globals) => Comma
       return import("./cli/wait.ts");
     case "port":
       return import("./cli/port.ts");
+    case "pause":
+      return import("./cli/pause.ts");
+    case "unpause":
+      return import("./cli/unpause.ts");
+    case "rename":
+      return import("./cli/rename.ts");
+    case "top":
+      return import("./cli/top.ts");
+    case "stats":
+      return import("./cli/stats.ts");
     case "volume create":
       return import("./cli/volume-create.ts");
     case "volume ls":

@@ -1,4 +1,5 @@
 /** --filter of `ps`. */
+import { isPaused } from "../container/pause.ts";
 import { type ContainerStatus, findContainer } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
 import { canonical, parseReference } from "../reference/reference.ts";
@@ -7,14 +8,15 @@ import { type Filters, labelTest } from "./filters.ts";
 import type { Places } from "./globals.ts";
 import { namesFor } from "./image-word.ts";
 
-export type ContainerState = "running" | "exited" | "created";
+export type ContainerState = "running" | "paused" | "exited" | "created";
 
-export function stateOf({ running, finished }: ContainerStatus): ContainerState {
-  return running ? "running" : finished === undefined ? "created" : "exited";
+export function stateOf({ id, running, finished }: ContainerStatus): ContainerState {
+  if (running) return isPaused(id) ? "paused" : "running";
+  return finished === undefined ? "created" : "exited";
 }
 
-/** docker's, of which a container of ocibox is never in the last four. */
-const states = ["created", "running", "exited", "paused", "restarting", "removing", "dead"];
+/** docker's, of which a container of ocibox is never in the last three. */
+const states = ["created", "running", "paused", "exited", "restarting", "removing", "dead"];
 
 function nameOf(image: string): string | undefined {
   try {

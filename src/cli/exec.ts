@@ -1,4 +1,5 @@
 import { execInRunning } from "../container/exec.ts";
+import { isPaused } from "../container/pause.ts";
 import { findContainer } from "../container/record.ts";
 import { noteOf } from "../container/running.ts";
 import { OciboxError } from "../errors.ts";
@@ -45,7 +46,12 @@ export function command(globals: Globals): Command {
       // The container's own user namespace, as another could do nothing there.
       await asRoot(globals, ({ root, state }) => noteOf(root, findContainer(root, state, word)).pid);
       const { root, state } = places(globals);
-      return execInRunning(root, findContainer(root, state, word), {
+      const found = findContainer(root, state, word);
+      if (isPaused(found.id))
+        throw new OciboxError("INVALID", `the container "${word}" is paused`, {
+          hint: `first: ocibox unpause ${word}`,
+        });
+      return execInRunning(root, found, {
         command: words,
         env: environment(given.all("env-file"), given.all("env")),
         workdir: given.text("workdir"),

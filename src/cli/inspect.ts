@@ -4,6 +4,7 @@ import { type ContainerStatus, containerDirectory, findContainer } from "../cont
 import { OciboxError } from "../errors.ts";
 import { familiar, familiarName, isTransport, parseReference, type Reference } from "../reference/reference.ts";
 import { chainsOf, openStore, type Store, type StoredImage } from "../store/store.ts";
+import { stateOf } from "./container-filters.ts";
 import { printObjects } from "./format.ts";
 import type { Globals } from "./globals.ts";
 import { storeWord } from "./image-word.ts";
@@ -83,7 +84,12 @@ function containerShown(root: string, state: string, word: string): object | und
       Image: found.image,
       ImageManifestDigest: found.manifestDigest,
       Created: found.created,
-      State: { Running: found.running, ExitCode: found.exitCode ?? null },
+      State: {
+        Status: stateOf(found),
+        Running: found.running,
+        Paused: stateOf(found) === "paused",
+        ExitCode: found.exitCode ?? null,
+      },
       Mounts: mountsShown(found),
       NetworkSettings: networkShown(root, found),
       Labels: found.labels ?? {},

@@ -1,3 +1,5 @@
+import { SIG } from "../../ffi/constants.ts";
+import { letGoOn } from "../container/pause.ts";
 import { findContainer } from "../container/record.ts";
 import { notRunning } from "../container/running.ts";
 import { Signalled } from "../container/signal.ts";
@@ -24,6 +26,7 @@ export function command(globals: Globals): Command {
         using process = Signalled.of(root, found);
         if (process === undefined) throw notRunning(found);
         process.send(signal);
+        if (signal === SIG.SIGKILL) letGoOn(found.id);
         print(word);
       }
       return 0;

@@ -1,4 +1,4 @@
-/** --label NAME[=VALUE] of what is made. */
+/** --label NAME[=VALUE] and names of what is made. */
 import { OciboxError } from "../errors.ts";
 
 /** @throws OciboxError USAGE */
@@ -10,4 +10,12 @@ export function labelsOf(items: readonly string[]): Record<string, string> {
     found[name] = item.slice(name.length + 1);
   }
   return found;
+}
+
+const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
+/** The name of a container. @throws OciboxError USAGE */
+export function checkName(name: string, what: string): void {
+  if (!namePattern.test(name))
+    throw new OciboxError("USAGE", `${what} is "${name}", which is not letters, digits, "_", "." and "-"`);
 }

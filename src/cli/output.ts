@@ -4,6 +4,7 @@ import { attempt } from "../../ffi/direct.ts";
 import { alloc } from "../../ffi/structs.ts";
 
 const encoder = new TextEncoder();
+let gone = false;
 
 /** Writes all of a text to a descriptor; a reader that is gone is no error. */
 function writeAll(fd: number, text: string): void {
@@ -16,7 +17,10 @@ function writeAll(fd: number, text: string): void {
       Bun.sleepSync(1);
       continue;
     }
-    if (wrote <= 0) return;
+    if (wrote <= 0) {
+      gone ||= fd === 1;
+      return;
+    }
     at += wrote;
   }
 }
@@ -24,6 +28,16 @@ function writeAll(fd: number, text: string): void {
 /** A line on stdout, for what was asked for. */
 export function print(text: string): void {
   writeAll(1, `${text}\n`);
+}
+
+/** Clears a terminal that stdout is. */
+export function clearScreen(): void {
+  writeAll(1, "\u001b[H\u001b[J");
+}
+
+/** Whether nobody reads stdout any more: what goes on for ever ends then. */
+export function readerIsGone(): boolean {
+  return gone;
 }
 
 /** A line on stderr, for everything else. */
@@ -54,6 +68,18 @@ export function humanSize(bytes: number): string {
     unit++;
   }
   return `${unit === 0 ? value : Number(value.toPrecision(3))}${units[unit]}`;
+}
+
+/** A size in bytes as docker prints memory: binary units, four digits. */
+export function binarySize(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${Number(value.toPrecision(4))}${units[unit]}`;
 }
 
 /** How long ago a time was, in docker's words: "About an hour ago". */

@@ -12,7 +12,10 @@ import { portsColumn } from "./ports.ts";
 import { tidied } from "./tidied.ts";
 
 function statusOf(each: ContainerStatus, now: Date): string {
-  if (each.running) return `Up ${ago(new Date(each.created), now).replace(/ ago$/, "")}`;
+  if (each.running) {
+    const paused = stateOf(each) === "paused" ? " (Paused)" : "";
+    return `Up ${ago(new Date(each.created), now).replace(/ ago$/, "")}${paused}`;
+  }
   if (each.finished === undefined) return "Created";
   return `Exited${each.exitCode === undefined ? "" : ` (${each.exitCode})`} ${ago(each.finished, now)}`;
 }

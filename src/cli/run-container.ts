@@ -13,7 +13,7 @@ import { placed } from "./bind-source.ts";
 import { environment } from "./environment.ts";
 import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
-import { labelsOf } from "./labels.ts";
+import { checkName, labelsOf } from "./labels.ts";
 import type { LockedWord } from "./locked.ts";
 import { networkFor } from "./network-for.ts";
 import type { Given } from "./options.ts";
@@ -21,8 +21,6 @@ import { print, say } from "./output.ts";
 import { checkTerminal, explainerIf, faultOf } from "./plan-options.ts";
 import { isReady } from "./ready.ts";
 import { moreOptions } from "./run-more-options.ts";
-
-const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
 /** An image, and the name to go by. */
 interface Found {
@@ -195,8 +193,7 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
   const detach = given.flag("detach");
   if (!detach && !only) checkTerminal(interactive, given.flag("tty"));
   const name = given.text("name");
-  if (name !== undefined && !namePattern.test(name))
-    throw new OciboxError("USAGE", `--name is "${name}", which is not letters, digits, "_", "." and "-"`);
+  if (name !== undefined) checkName(name, "--name");
   const when = given.text("pull");
   const asks = when === "always" || when === "newer";
   if (given.flag("offline") && asks) throw new OciboxError("USAGE", `--offline and --pull=${when} cannot both be had`);

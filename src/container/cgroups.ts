@@ -1,17 +1,12 @@
 /** Ending whatever is left in a container's cgroups, and removing them: only for what a killed ocibox left behind. */
-import { AT, AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, SIG } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn, readText, writeFully } from "../../ffi/files.ts";
+import { namesIn, readText } from "../../ffi/files.ts";
+import { writeCgroupFile } from "../runtime/cgroups.ts";
+import { cgroupsPath, letGoOn, cgroupMount as mount } from "./pause.ts";
 import type { ContainerId } from "./state.ts";
-
-const mount = "/sys/fs/cgroup";
-
-/** The path of a container's cgroup in every hierarchy: linux.cgroupsPath of its config.json. */
-export function cgroupsPath(id: ContainerId): string {
-  return `/ocibox-${id}`;
-}
 
 function directoriesOf(id: ContainerId): string[] {
   const found: string[] = [];
@@ -23,11 +18,8 @@ function directoriesOf(id: ContainerId): string[] {
 }
 
 function endProcessesIn(directory: string): boolean {
-  const kill = attempt("openat", AT_FDCWD, `${directory}/cgroup.kill`, O.O_WRONLY | O.O_CLOEXEC, 0);
-  if (kill >= 0) {
-    using file = new OwnedFd(kill);
-    writeFully(file.fd, "1");
-  }
+  // Its supervisor may be removing it meanwhile.
+  writeCgroupFile(`${directory}/cgroup.kill`, "1");
   const pids = (readText(`${directory}/cgroup.procs`) ?? "").split("\n").filter((line) => line !== "");
   for (const pid of pids) {
     // By pidfd, and only if it is still in the cgroup afterwards: a number may be somebody else's by now.
@@ -45,6 +37,7 @@ export function endLeftovers(id: ContainerId): void {
   for (const directory of directoriesOf(id)) {
     for (let tries = 0; tries < 200; tries++) {
       const busy = endProcessesIn(directory);
+      if (busy) letGoOn(id);
       const removed = busy ? 0 : attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
       // Its supervisor may have been quicker.
       if (!busy && (removed >= 0 || removed === -errnoOf("ENOENT"))) break;

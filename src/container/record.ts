@@ -1,8 +1,8 @@
 /** A container's folder below ROOT/containers: what it is made of, and what is left of it. */
 import { AT, AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
+import { attempt, direct, SyscallError, tolerate } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { namesIn, readText, writeNew } from "../../ffi/files.ts";
+import { isThere, makeDirectories, namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import type { PublishFlag } from "../bundle/publish.ts";
 import { OciboxError } from "../errors.ts";
@@ -175,6 +175,8 @@ export function removeContainer(root: string, id: ContainerId): void {
   removeTree(containers.fd, id);
 }
 
+const idLength = 64;
+
 /** Names are links to ids: making one is what takes the name. */
 function nameLink(root: string, name: string): string {
   return `${root}/names/${name}`;
@@ -182,10 +184,13 @@ function nameLink(root: string, name: string): string {
 
 /** @throws OciboxError IN_USE where another container has the name */
 export function takeName(root: string, id: ContainerId, name: string): void {
-  const made = attempt("symlinkat", id, AT_FDCWD, nameLink(root, name));
+  const made = tolerate(["EEXIST"], "symlinkat", id, AT_FDCWD, nameLink(root, name));
   if (made >= 0) return;
-  if (made !== -17) {
-    direct.symlinkat(id, AT_FDCWD, nameLink(root, name));
+  const owner = ownerOf(root, name);
+  if (owner !== undefined && !isThere(`${containersDirectory(root)}/${owner}`)) {
+    // A container that was called otherwise when its end was planned.
+    releaseName(root, owner as ContainerId, name);
+    takeName(root, id, name);
     return;
   }
   throw new OciboxError("IN_USE", `a container with the name "${name}" exists already`, {
@@ -193,12 +198,37 @@ export function takeName(root: string, id: ContainerId, name: string): void {
   });
 }
 
-function releaseName(root: string, id: ContainerId, name: string | undefined): void {
-  if (name === undefined || name.includes("/") || name === id) return;
+/** The id that a name leads to. */
+function ownerOf(root: string, name: string): string | undefined {
   const target = new Uint8Array(new ArrayBuffer(128));
   const length = attempt("readlinkat", AT_FDCWD, nameLink(root, name), target, 128);
-  if (length === 64 && new TextDecoder().decode(target.subarray(0, 64)) === id)
-    attempt("unlinkat", AT_FDCWD, nameLink(root, name), 0);
+  return length === idLength ? new TextDecoder().decode(target.subarray(0, length)) : undefined;
+}
+
+/**
+ * Calls a container otherwise.
+ * @throws OciboxError IN_USE where another container has the name
+ */
+export function renameContainer(root: string, { id, name }: ContainerRecord, to: string): void {
+  const record = readRecord(root, id);
+  if (record === undefined || to === name) return;
+  makeDirectories(`${root}/names`);
+  takeName(root, id, to);
+  replaceFile(`${containerDirectory(root, id)}/container.json`, JSON.stringify({ ...record, name: to }));
+  releaseName(root, id, name);
+}
+
+/** All of it or nothing. */
+function replaceFile(path: string, text: string): void {
+  const temporary = `${path}.new`;
+  attempt("unlinkat", AT_FDCWD, temporary, 0);
+  writeNew(temporary, text, 0o600);
+  direct.renameat2(AT_FDCWD, temporary, AT_FDCWD, path, 0);
+}
+
+function releaseName(root: string, id: ContainerId, name: string | undefined): void {
+  if (name === undefined || name.includes("/") || name === id) return;
+  if (ownerOf(root, name) === id) attempt("unlinkat", AT_FDCWD, nameLink(root, name), 0);
 }
 
 /**

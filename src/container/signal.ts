@@ -2,17 +2,22 @@
 import { SIG } from "../../ffi/constants.ts";
 import { tolerate } from "../../ffi/direct.ts";
 import { openMarked, readMark, untilEnded } from "../runtime/process-mark.ts";
+import { letGoOn } from "./pause.ts";
 import { type ContainerStatus, containerDirectory } from "./record.ts";
+import type { ContainerId } from "./state.ts";
 
 /** Who is to be signalled. */
 export class Signalled implements Disposable {
-  private constructor(readonly process: NonNullable<ReturnType<typeof openMarked>>) {}
+  private constructor(
+    readonly id: ContainerId,
+    readonly process: NonNullable<ReturnType<typeof openMarked>>,
+  ) {}
 
   /** @returns undefined where its process has ended, or was never there */
   static of(root: string, container: ContainerStatus): Signalled | undefined {
     const mark = container.running ? readMark(containerDirectory(root, container.id)) : undefined;
     const process = mark === undefined ? undefined : openMarked(mark);
-    return process === undefined ? undefined : new Signalled(process);
+    return process === undefined ? undefined : new Signalled(container.id, process);
   }
 
   /** @throws SyscallError where it may not be sent */
@@ -24,6 +29,7 @@ export class Signalled implements Disposable {
   end(seconds: number): void {
     if (untilEnded(this.process, seconds)) return;
     this.send(SIG.SIGKILL);
+    letGoOn(this.id);
     untilEnded(this.process, 10);
   }
 

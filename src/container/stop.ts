@@ -1,5 +1,6 @@
 /** Asking containers to end, and ending them after a while. */
 import { parseSignal } from "../runtime/state.ts";
+import { letGoOn } from "./pause.ts";
 import type { ContainerStatus } from "./record.ts";
 import { Signalled } from "./signal.ts";
 import { untilLeft } from "./state.ts";
@@ -30,6 +31,8 @@ export async function stopAll(
     const process = Signalled.of(root, each);
     if (process !== undefined) owned.use(process);
     process?.send(parseSignal(signal ?? each.stopSignal ?? "TERM"));
+    // Of one that is paused it is heard of then.
+    letGoOn(each.id);
     return process;
   });
   const from = performance.now();

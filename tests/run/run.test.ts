@@ -290,7 +290,7 @@ describe("options", () => {
       expect((await box.ocibox(["ps"])).out).not.toContain("kept");
       expect((await box.ocibox(["ps", "-a"])).out).toMatch(/kept/);
       const [shown] = JSON.parse((await box.ocibox(["inspect", "kept"])).out);
-      expect(shown.State).toEqual({ Running: false, ExitCode: 3 });
+      expect(shown.State).toEqual({ Status: "exited", Running: false, Paused: false, ExitCode: 3 });
       const used = await box.ocibox(["rmi", "alpine"]);
       expect(used.code).not.toBe(0);
       expect(used.err).toContain(`ocibox rm ${shown.Id.slice(0, 12)}`);

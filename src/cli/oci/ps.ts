@@ -2,16 +2,8 @@ import { OciboxError } from "../../errors.ts";
 import { processesIn } from "../../runtime/cgroups.ts";
 import { needContainer } from "../../runtime/state.ts";
 import { print } from "../output.ts";
+import { psLines } from "../ps-lines.ts";
 import type { OciCommand } from "./options.ts";
-
-/** The lines of the host's ps(1) that are about these processes, under its own heading. */
-function linesAbout(text: string, pids: readonly number[]): string {
-  const [heading = "", ...lines] = text.trimEnd().split("\n");
-  const column = heading.trim().split(/\s+/).indexOf("PID");
-  if (column < 0) throw new OciboxError("USAGE", "ps prints no column PID with these options");
-  const wanted = new Set(pids.map(String));
-  return [heading, ...lines.filter((line) => wanted.has(line.trim().split(/\s+/)[column] ?? ""))].join("\n");
-}
 
 export const command: OciCommand = {
   usage: "[command options] <container-id> [ps options]",
@@ -28,12 +20,7 @@ export const command: OciCommand = {
       return 0;
     }
     const options = given.words.slice(1);
-    const ps = Bun.spawn(["ps", ...(options.length === 0 ? ["-ef"] : options)], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    const text = await ps.stdout.text();
-    if ((await ps.exited) !== 0) throw new OciboxError("HOST", `ps ended with ${ps.exitCode}`);
-    print(linesAbout(text, pids));
+    print(await psLines(options.length === 0 ? ["-ef"] : options, pids, false));
     return 0;
   },
 };
