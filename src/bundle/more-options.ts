@@ -40,6 +40,8 @@ export interface MoreOptions {
   readonly privileged?: boolean;
   /** Seconds. */
   readonly timeout?: number;
+  /** always, unless-stopped, on-failure, on-failure:N */
+  readonly restart?: string;
   /** Which of /dev/shm and /dev/mqueue the host has. */
   readonly hostIpc?: readonly string[];
   readonly hostUts?: boolean;

@@ -1,6 +1,7 @@
 import { readText } from "../../ffi/files.ts";
 import { readConnected } from "../container/network.ts";
 import { type ContainerStatus, containerDirectory, findContainer } from "../container/record.ts";
+import { readTurn } from "../container/restart.ts";
 import { OciboxError } from "../errors.ts";
 import { familiar, familiarName, isTransport, parseReference, type Reference } from "../reference/reference.ts";
 import { chainsOf, openStore, type Store, type StoredImage } from "../store/store.ts";
@@ -90,6 +91,8 @@ function containerShown(root: string, state: string, word: string): object | und
         Paused: stateOf(found) === "paused",
         ExitCode: found.exitCode ?? null,
       },
+      RestartPolicy: found.restart ?? "no",
+      RestartCount: readTurn(root, found.id).count,
       Mounts: mountsShown(found),
       NetworkSettings: networkShown(root, found),
       Labels: found.labels ?? {},

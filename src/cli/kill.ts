@@ -1,12 +1,15 @@
 import { SIG } from "../../ffi/constants.ts";
 import { letGoOn } from "../container/pause.ts";
 import { findContainer } from "../container/record.ts";
+import { holdBack } from "../container/restart.ts";
 import { notRunning } from "../container/running.ts";
 import { Signalled } from "../container/signal.ts";
 import { parseSignal } from "../runtime/state.ts";
 import { type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
 import { print } from "./output.ts";
+
+const ending: readonly number[] = [SIG.SIGKILL, SIG.SIGTERM, SIG.SIGINT, SIG.SIGQUIT];
 
 export function command(globals: Globals): Command {
   return {
@@ -25,6 +28,8 @@ export function command(globals: Globals): Command {
         const found = findContainer(root, state, word);
         using process = Signalled.of(root, found);
         if (process === undefined) throw notRunning(found);
+        // As docker: whoever ends it means it.
+        if (ending.includes(signal) || signal === parseSignal(found.stopSignal ?? "TERM")) holdBack(root, found.id);
         process.send(signal);
         if (signal === SIG.SIGKILL) letGoOn(found.id);
         print(word);

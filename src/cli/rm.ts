@@ -1,6 +1,7 @@
 import { SIG } from "../../ffi/constants.ts";
 import { endLeftovers } from "../container/cgroups.ts";
 import { type ContainerStatus, findContainer, removeContainer } from "../container/record.ts";
+import { holdBack } from "../container/restart.ts";
 import { Signalled } from "../container/signal.ts";
 import { untilLeft } from "../container/state.ts";
 import { OciboxError } from "../errors.ts";
@@ -60,6 +61,7 @@ async function end(globals: Globals, word: string): Promise<void> {
   const { root, state } = places(globals);
   const found = lookFor(root, state, word);
   if (found?.running !== true) return;
+  holdBack(root, found.id);
   using process = Signalled.of(root, found);
   process?.send(SIG.SIGKILL);
   endLeftovers(found.id);

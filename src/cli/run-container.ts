@@ -206,7 +206,9 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
   const explain = given.flag("explain");
   const { network, connect } = await networkFor(given, facts, places, only || explain);
   const plain = runOptions(given, network, places.root);
-  const options = hasMore(given) ? (await import("./run-more.ts")).withMore(given, plain, places.root) : plain;
+  const options = hasMore(given)
+    ? (await import("./run-more.ts")).withMore(given, plain, places.root, detach || only)
+    : plain;
   const store = openStore(places.root, places.storeOptions);
   tidy(places.root, places.state);
   using storeLock = store.lockShared();

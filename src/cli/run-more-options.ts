@@ -40,6 +40,11 @@ export const moreOptions = {
   sysctl: { ...list, valueHint: "NAME=VALUE", description: "A setting of the container's own namespaces" },
   annotation: { ...list, valueHint: "NAME=VALUE", description: "An annotation of config.json" },
   timeout: { type: "string", valueHint: "SECONDS", description: "Kill it when it has run for so long; 0 for no limit" },
+  restart: {
+    type: "string",
+    valueHint: "POLICY",
+    description: "With -d: on-failure[:N], always or unless-stopped: start it once more when it has ended",
+  },
   ipc: { type: "enum", options: ["private", "host"], description: "Shared memory: its own, or the host's" },
   uts: { type: "enum", options: ["private", "host"], description: "Host name: its own, or the host's" },
   cgroupns: { type: "enum", options: ["private", "host"], description: "The view of cgroups: its own, or the host's" },
@@ -62,7 +67,6 @@ export const notYet = (): Readonly<Record<string, string>> => ({
       "containers know each other by address (inspect tells it), or share a network: --network container:NAME",
     ]),
   ),
-  "--restart": services,
   ...Object.fromEntries(
     ["cmd", "interval", "retries", "timeout", "start-period"].map((each) => [`--health-${each}`, services]),
   ),

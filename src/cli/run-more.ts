@@ -107,6 +107,21 @@ const lists = {
   deviceRules: "device-cgroup-rule",
 } as const satisfies Partial<Record<keyof MoreOptions, Flag>>;
 
+/** @param may whether it is left to itself. @throws OciboxError USAGE */
+function restartOf(given: Given, may: boolean): { readonly restart?: string } {
+  const text = given.text("restart");
+  if (text === undefined || text === "no") return {};
+  if (!/^(?:always|unless-stopped|on-failure(?::\d{1,6})?)$/.test(text))
+    throw new OciboxError(
+      "USAGE",
+      `--restart is "${text}", which is none of no, on-failure[:N], always, unless-stopped`,
+    );
+  if (given.flag("rm")) throw new OciboxError("USAGE", "--restart and --rm cannot both be had");
+  if (!may) throw new OciboxError("USAGE", `--restart ${text} is for a container that is left to itself: add -d`);
+  // Of which there is nothing to be tried.
+  return text === "on-failure:0" ? { restart: "on-failure" } : { restart: text };
+}
+
 /** --volumes-from CONTAINER[:ro|:rw]: what it mounts of the host's, and its volumes. @throws OciboxError */
 function mountsOf(root: string, text: string): Volume[] {
   const [word = "", access, ...rest] = text.split(":");
@@ -146,7 +161,7 @@ function networkMore(given: Given, network: NetworkMode): MoreOptions {
 }
 
 /** The rarer flags, and what of them is said in other words as well. */
-export function withMore(given: Given, options: RunOptions, root: string): RunOptions {
+export function withMore(given: Given, options: RunOptions, root: string, mayRestart: boolean): RunOptions {
   const more: Record<string, unknown> = {};
   for (const [key, flag] of Object.entries(words)) if (given.text(flag) !== undefined) more[key] = given.text(flag);
   for (const [key, flag] of Object.entries(lists)) if (given.all(flag).length > 0) more[key] = given.all(flag);
@@ -176,6 +191,7 @@ export function withMore(given: Given, options: RunOptions, root: string): RunOp
       ...(more as MoreOptions),
       ...(privileged ? { privileged } : {}),
       ...(timeout === 0 ? {} : { timeout }),
+      ...restartOf(given, mayRestart),
       ...(devices.length === 0 ? {} : { devices }),
       ...(isHosts("ipc") ? { hostIpc: ipcPlaces.filter((path) => statOf(path, false) !== undefined) } : {}),
       ...(isHosts("uts") ? { hostUts: true } : {}),

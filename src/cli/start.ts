@@ -1,4 +1,5 @@
 import { findContainer } from "../container/record.ts";
+import { restartedVariable } from "../container/restart.ts";
 import { startContainer } from "../container/start.ts";
 import { OciboxError } from "../errors.ts";
 import { asRoot, type Globals } from "./globals.ts";
@@ -40,6 +41,7 @@ export function command(globals: Globals): Command {
       return startContainer(openStoreOf(globals), state, found, {
         attach,
         says: word,
+        again: Bun.env[restartedVariable] === "1",
         explain: await explainerIf(given.flag("explain")),
         fault: faultOf(given.text("inject")),
         connect: given.flag("explain") ? undefined : await connectFor(found.network ?? "none", { root, state }),

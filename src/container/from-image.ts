@@ -12,6 +12,7 @@ import { type PublishedPort, withdrawMessage } from "../network/rules.ts";
 import { compileCommand } from "../plan/command.ts";
 import { compile, compileSetUp } from "../plan/compile.ts";
 import type { PlanContext } from "../plan/context.ts";
+import type { Restart } from "../plan/restart.ts";
 import { readInRoot } from "../runtime/read-in-root.ts";
 import type { Spec } from "../spec/runtime.ts";
 import { chainsOf, type ImageChoice } from "../store/store.ts";
@@ -20,6 +21,7 @@ import { lastInherited, namespacePath } from "./network.ts";
 import { cgroupsPath } from "./pause.ts";
 import { containerDirectory, containersDirectory, logFile } from "./record.ts";
 import { remember, specTemplate } from "./remember.ts";
+import { firstTurn, restartFor } from "./restart.ts";
 import { type Claim, inherited } from "./state.ts";
 
 /** passwd and group files larger than this are refused, unread. */
@@ -37,6 +39,7 @@ type Running = Pick<RunRequest, "root" | "name" | "interactive" | "detach" | "in
   readonly timeout: number | undefined;
   readonly network: string;
   readonly ports: readonly PublishedPort[];
+  readonly restart: Restart | undefined;
 };
 
 /**
@@ -59,6 +62,7 @@ export function contextFor(
     noted: directory,
     interactive: request.interactive,
     timeout: request.timeout,
+    restart: request.restart,
     detached: request.detach
       ? { says, log: logFile(root, claimed.id), keeps: [inherited.rootfs, lastInherited(network, ports.length)] }
       : undefined,
@@ -155,7 +159,13 @@ export function fromImage(
   const spec = createSpec(input, account);
   writeNew(`${containerDirectory(root, id)}/config.json`, JSON.stringify(spec), 0o600);
   const { network, more } = options;
-  const context = contextFor({ ...request, timeout: more.timeout, network, ports }, claimed, spec, rootfs);
+  const restart = restartFor(
+    request.store,
+    request.state,
+    { id, ...(more.restart === undefined ? {} : { restart: more.restart }) },
+    firstTurn,
+  );
+  const context = contextFor({ ...request, timeout: more.timeout, network, ports, restart }, claimed, spec, rootfs);
   const { args = [], env = [] } = spec.process ?? {};
   if (request.explain !== undefined) {
     request.explain(compile(spec, facts, context).steps);

@@ -170,6 +170,7 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     network,
     ...(publish.length === 0 ? {} : { publish }),
     ...(more.address === undefined ? {} : { address: more.address }),
+    ...(more.restart === undefined ? {} : { restart: more.restart }),
     ...(more.hosts === undefined ? {} : { hosts: more.hosts }),
     ...(mounts.length === 0 ? {} : { mounts }),
     ...(stopSignal === undefined ? {} : { stopSignal }),

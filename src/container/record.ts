@@ -47,6 +47,8 @@ export interface ContainerRecord {
   readonly publish?: readonly PublishFlag[];
   /** --ip */
   readonly address?: string;
+  /** --restart: always, unless-stopped, on-failure, on-failure:N. */
+  readonly restart?: string;
   /** What --add-host adds. */
   readonly hosts?: readonly string[];
   /** What -v, --mount and --volumes-from mount of the host's, and volumes. */
@@ -99,7 +101,7 @@ function readRecord(root: string, id: ContainerId): ContainerRecord | undefined 
 /** What is said of a container whose supervisor was killed, and it with it. */
 export const killed = 137;
 
-function exitFile(root: string, id: ContainerId): string {
+export function exitFile(root: string, id: ContainerId): string {
   return `${containerDirectory(root, id)}/exit`;
 }
 
@@ -113,7 +115,7 @@ function readExit(root: string, id: ContainerId): number | undefined {
   return Number.isNaN(code) ? undefined : code;
 }
 
-function changedAt(path: string): Date | undefined {
+export function changedAt(path: string): Date | undefined {
   const stat = alloc(256);
   const STATX_MTIME = 0x40;
   if (attempt("statx", AT_FDCWD, path, AT.AT_SYMLINK_NOFOLLOW, STATX_MTIME, stat) < 0) return undefined;

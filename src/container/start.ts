@@ -15,6 +15,7 @@ import { contextFor } from "./from-image.ts";
 import { writeHosts } from "./names.ts";
 import type { Connect } from "./network.ts";
 import { type ContainerStatus, containerDirectory, forgetExit } from "./record.ts";
+import { firstTurn, nextTurn, restartFor } from "./restart.ts";
 import { claimId, inheritAs, inherited } from "./state.ts";
 
 const mostConfig = 16 << 20;
@@ -26,6 +27,8 @@ export interface StartOptions {
   readonly says: string;
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
   readonly fault: Fault | undefined;
+  /** Its supervisor starts it, as --restart says. */
+  readonly again: boolean;
   /** As for a new one. */
   readonly connect: Connect | undefined;
 }
@@ -77,6 +80,8 @@ export function startContainer(store: Store, state: string, container: Container
   const spec = decodeSpec(config);
   using undo = new Undo();
   const { attach, says, connect } = options;
+  const turn = options.explain === undefined ? nextTurn(root, id, options.again) : firstTurn;
+  if (turn === undefined) return 0;
   const { network = "none", publish = [], hosts = [] } = container;
   const connected = connect?.(id, container, undo);
   if (connected !== undefined) writeHosts(containerDirectory(root, id), spec.hostname ?? "", network, connected, hosts);
@@ -90,6 +95,7 @@ export function startContainer(store: Store, state: string, container: Container
     timeout: container.timeout,
     network,
     ports: connected?.ports ?? publish,
+    restart: attach ? undefined : restartFor(store, state, container, turn),
   };
   const context = contextFor(request, claimed, spec, inheritedTree(store, container, undo), says);
   const plan = compile(spec, hostFacts(), context);

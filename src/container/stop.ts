@@ -2,6 +2,7 @@
 import { parseSignal } from "../runtime/state.ts";
 import { letGoOn } from "./pause.ts";
 import type { ContainerStatus } from "./record.ts";
+import { holdBack } from "./restart.ts";
 import { Signalled } from "./signal.ts";
 import { untilLeft } from "./state.ts";
 
@@ -28,6 +29,7 @@ export async function stopAll(
 ): Promise<void> {
   using owned = new DisposableStack();
   const processes = containers.map((each) => {
+    holdBack(root, each.id);
     const process = Signalled.of(root, each);
     if (process !== undefined) owned.use(process);
     process?.send(parseSignal(signal ?? each.stopSignal ?? "TERM"));

@@ -46,6 +46,7 @@ import {
 } from "./namespaces.ts";
 import { NetDeviceMoves, netDeviceNames } from "./net-devices.ts";
 import { notePid, tellPid } from "./pid.ts";
+import { startAgain } from "./restart.ts";
 import { handListenerOver } from "./seccomp/listener.ts";
 import { type Pair, socketPair } from "./sync.ts";
 import { receiveTerminal } from "./terminal.ts";
@@ -86,6 +87,8 @@ class Compiler {
   readonly trouble: Slot;
   readonly again: Slot;
   readonly netDevices: NetDeviceMoves | undefined;
+  /** Whether the command was executed, where that is of interest. */
+  readonly ran: Slot | undefined;
 
   constructor(
     readonly spec: Spec,
@@ -100,6 +103,7 @@ class Compiler {
     this.pidfd = this.p.slot("pidfd");
     this.trouble = this.p.slot("trouble");
     this.again = this.p.slot("again");
+    this.ran = context.restart === undefined ? undefined : this.p.slot("ran");
     const names = netDeviceNames(spec.linux ?? {});
     this.netDevices = names.size === 0 ? undefined : new NetDeviceMoves(this.p, names, context.netDevices ?? []);
   }
@@ -130,6 +134,7 @@ class Compiler {
     p.add({ op: "set", slot: code, value: context.oci === undefined ? ownCode : ociCode });
     p.add({ op: "set", slot: pidfd, value: -1 });
     p.add({ op: "set", slot: this.again, value: 0 });
+    if (this.ran !== undefined) p.add({ op: "set", slot: this.ran, value: 0 });
     for (const sink of context.oci?.sinks ?? []) p.add({ op: "logTo", ...sink });
     warnOfCapabilities(p, this.process, this.facts.lastCap, (context.oci?.sinks.length ?? 0) > 1);
     p.add({ op: "onFailure", to: teardown, code });
@@ -233,6 +238,7 @@ class Compiler {
     if (oci === undefined || oci.mode === "foreground") {
       const { streams } = sockets;
       if (context.detached !== undefined) releaseCaller(p, context.detached, teardown);
+      if (this.ran !== undefined) p.add({ op: "set", slot: this.ran, value: 1 });
       const interactive = context.interactive && streams === undefined;
       const clock =
         context.timeout === undefined ? undefined : startClock(p, pidfd, context.timeout, terminal !== null);
@@ -273,6 +279,7 @@ class Compiler {
     p.add({ op: "set", slot: again, value: 1 });
     p.jump(gone);
     p.place(end);
+    if (this.ran !== undefined && context.restart !== undefined) startAgain(p, this.ran, code, context.restart);
     p.add({ op: "exit", code });
   }
 

@@ -148,6 +148,10 @@ for (const [title, ranges] of [
       const filled = await somebody.ocibox(["run", "--rm", "-v", "mine:/etc", "alpine", "ls", "/etc"]);
       expect([filled.err, filled.code, filled.out]).toEqual(["", 0, expect.stringContaining("passwd\n")]);
       expect(await somebody.ocibox(["volume", "rm", "mine"])).toEqual({ out: "mine\n", err: "", code: 0 });
+      const flags = ["-d", "--name", "again", "--restart", "on-failure:1"];
+      expect((await somebody.ocibox(["run", ...flags, "alpine", "sh", "-c", "echo run; exit 1"])).code).toBe(0);
+      expect(await until(async () => (await somebody.ocibox(["logs", "again"])).out === "run\nrun\n")).toBe(true);
+      expect((await somebody.ocibox(["rm", "-f", "again"])).code).toBe(0);
       const bridge = await somebody.ocibox(["run", "--rm", "--network", "bridge", "alpine", "true"]);
       expect([bridge.code, bridge.err]).toEqual([125, expect.stringContaining("--network bridge wants root")]);
     });
