@@ -501,6 +501,10 @@ const table = () =>
       ["sigsetsize", "size"],
     ],
     uname: [["buf", "out"]],
+    clock_gettime: [
+      ["clockid", "int"],
+      ["tp", "out"],
+    ],
     // sockets
     socket: [
       ["domain", "AF"],

@@ -40,6 +40,10 @@ export interface MoreOptions {
   readonly privileged?: boolean;
   /** Seconds. */
   readonly timeout?: number;
+  /** --report: an absolute path, and when the run began, ms since 1970. */
+  readonly report?: { readonly path: string; readonly began: number };
+  /** --pidfile: an absolute path. */
+  readonly pidFile?: string;
   /** always, unless-stopped, on-failure, on-failure:N */
   readonly restart?: string;
   /** Which of /dev/shm and /dev/mqueue the host has. */

@@ -2,6 +2,7 @@ import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { effectiveUid } from "../../ffi/user.ts";
+import { isolationOf } from "../container/isolation.ts";
 import { listContainers } from "../container/record.ts";
 import { writtenSubnet } from "../network/addresses.ts";
 import { findBridge } from "../network/bridge.ts";
@@ -50,12 +51,9 @@ function userOf({ ids }: HostFacts): string {
   return host === 0 ? "root" : String(host);
 }
 
-/** What stands between containers and the host, besides their namespaces; docs/security.md */
-function isolationOf({ ids }: HostFacts): string {
+function isolation(facts: HostFacts): string {
   if (effectiveUid() !== 0) return "none: no user namespace can be made, and so no container";
-  if (ids === undefined) return "root";
-  const size = Math.min(...[ids.uids, ids.gids].map((rows) => rows.reduce((sum, row) => sum + row.size, 0)));
-  return `user namespace of ${size === 1 ? "one id" : `${size} ids`}`;
+  return isolationOf(facts);
 }
 
 /** Which ways of keeping layers work, the one that a pull takes first. */
@@ -98,7 +96,7 @@ export function command(globals: Globals): Command {
         kernel: facts.kernel,
         architecture: process.arch === "arm64" ? "arm64" : "amd64",
         user: userOf(facts),
-        isolation: isolationOf(facts),
+        isolation: isolation(facts),
         cgroups: facts.cgroup.mode,
         "cgroup controllers": facts.cgroup.controllers.join(" "),
         "rootfs back ends": backEnds(store),

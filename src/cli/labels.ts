@@ -1,4 +1,5 @@
 /** --label NAME[=VALUE] and names of what is made. */
+import { readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 
 /** @throws OciboxError USAGE */
@@ -10,6 +11,18 @@ export function labelsOf(items: readonly string[]): Record<string, string> {
     found[name] = item.slice(name.length + 1);
   }
   return found;
+}
+
+/** --label-file: a label a line; blank lines and those that begin with # are passed over. @throws OciboxError USAGE */
+export function labelLines(files: readonly string[]): string[] {
+  return files.flatMap((path) => {
+    const text = readText(path);
+    if (text === undefined) throw new OciboxError("USAGE", `cannot read the label file "${path}": no such file`);
+    return text
+      .split("\n")
+      .map((line) => line.trim())
+      .filter((line) => line !== "" && !line.startsWith("#"));
+  });
 }
 
 const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;

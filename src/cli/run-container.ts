@@ -11,9 +11,9 @@ import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
 import { placed } from "./bind-source.ts";
 import { environment } from "./environment.ts";
-import type { Places } from "./globals.ts";
+import { absolute, type Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
-import { checkName, labelsOf } from "./labels.ts";
+import { checkName, labelLines, labelsOf } from "./labels.ts";
 import type { LockedWord } from "./locked.ts";
 import { networkFor } from "./network-for.ts";
 import type { Given } from "./options.ts";
@@ -189,6 +189,14 @@ function secondsOf(text: string): number {
  * @param only the container is made, and not run
  */
 export async function runCommand(given: Given, places: Places, only = false): Promise<number> {
+  const path = given.text("report");
+  if (path === undefined || only || given.flag("explain")) return runAsked(given, places, only);
+  const { withReport } = await import("../container/report.ts");
+  const report = { path: absolute(path, "--report"), began: Date.now() };
+  return withReport(report, given.words[0] ?? "", () => runAsked(given, places, only));
+}
+
+async function runAsked(given: Given, places: Places, only: boolean): Promise<number> {
   const interactive = given.flag("interactive");
   const detach = given.flag("detach");
   if (!detach && !only) checkTerminal(interactive, given.flag("tty"));
@@ -226,7 +234,7 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
     idFile: given.text("cidfile"),
     stopSignal,
     stopTimeout: stopTimeout === undefined ? undefined : secondsOf(stopTimeout),
-    labels: labelsOf(given.all("label")),
+    labels: labelsOf([...labelLines(given.all("label-file")), ...given.all("label")]),
     interactive,
     detach,
     made: only ? print : undefined,

@@ -40,6 +40,13 @@ export const moreOptions = {
   sysctl: { ...list, valueHint: "NAME=VALUE", description: "A setting of the container's own namespaces" },
   annotation: { ...list, valueHint: "NAME=VALUE", description: "An annotation of config.json" },
   timeout: { type: "string", valueHint: "SECONDS", description: "Kill it when it has run for so long; 0 for no limit" },
+  report: {
+    type: "string",
+    valueHint: "FILE",
+    description: "What became of it, as JSON: the exit code and whose it is, the image's digest, times",
+  },
+  pidfile: { type: "string", valueHint: "FILE", description: "Write the number of its first process into a file" },
+  "label-file": { ...list, valueHint: "FILE", description: "Labels, one a line" },
   restart: {
     type: "string",
     valueHint: "POLICY",

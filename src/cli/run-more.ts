@@ -12,6 +12,7 @@ import { cleanPath, numberOf, type Volume } from "../bundle/values.ts";
 import { findRecord } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
 import { placed } from "./bind-source.ts";
+import { absolute } from "./globals.ts";
 import type { Given } from "./options.ts";
 import { say } from "./output.ts";
 import type { moreOptions } from "./run-more-options.ts";
@@ -107,6 +108,15 @@ const lists = {
   deviceRules: "device-cgroup-rule",
 } as const satisfies Partial<Record<keyof MoreOptions, Flag>>;
 
+/** Files that are written for the caller. */
+function pathsOf(given: Given): Pick<MoreOptions, "report" | "pidFile"> {
+  const [report, pidFile] = [given.text("report"), given.text("pidfile")];
+  return {
+    ...(report === undefined ? {} : { report: { path: absolute(report, "--report"), began: Date.now() } }),
+    ...(pidFile === undefined ? {} : { pidFile: absolute(pidFile, "--pidfile") }),
+  };
+}
+
 /** @param may whether it is left to itself. @throws OciboxError USAGE */
 function restartOf(given: Given, may: boolean): { readonly restart?: string } {
   const text = given.text("restart");
@@ -192,6 +202,7 @@ export function withMore(given: Given, options: RunOptions, root: string, mayRes
       ...(privileged ? { privileged } : {}),
       ...(timeout === 0 ? {} : { timeout }),
       ...restartOf(given, mayRestart),
+      ...pathsOf(given),
       ...(devices.length === 0 ? {} : { devices }),
       ...(isHosts("ipc") ? { hostIpc: ipcPlaces.filter((path) => statOf(path, false) !== undefined) } : {}),
       ...(isHosts("uts") ? { hostUts: true } : {}),

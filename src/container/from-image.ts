@@ -12,6 +12,7 @@ import { type PublishedPort, withdrawMessage } from "../network/rules.ts";
 import { compileCommand } from "../plan/command.ts";
 import { compile, compileSetUp } from "../plan/compile.ts";
 import type { PlanContext } from "../plan/context.ts";
+import type { Report } from "../plan/report.ts";
 import type { Restart } from "../plan/restart.ts";
 import { readInRoot } from "../runtime/read-in-root.ts";
 import type { Spec } from "../spec/runtime.ts";
@@ -21,6 +22,7 @@ import { lastInherited, namespacePath } from "./network.ts";
 import { cgroupsPath } from "./pause.ts";
 import { containerDirectory, containersDirectory, logFile } from "./record.ts";
 import { remember, specTemplate } from "./remember.ts";
+import { reportFor } from "./report.ts";
 import { firstTurn, restartFor } from "./restart.ts";
 import { type Claim, inherited } from "./state.ts";
 
@@ -40,6 +42,8 @@ type Running = Pick<RunRequest, "root" | "name" | "interactive" | "detach" | "in
   readonly network: string;
   readonly ports: readonly PublishedPort[];
   readonly restart: Restart | undefined;
+  readonly report: Report | undefined;
+  readonly pidFile: string | undefined;
 };
 
 /**
@@ -63,6 +67,8 @@ export function contextFor(
     interactive: request.interactive,
     timeout: request.timeout,
     restart: request.restart,
+    report: request.report,
+    pidFile: request.pidFile,
     detached: request.detach
       ? { says, log: logFile(root, claimed.id), keeps: [inherited.rootfs, lastInherited(network, ports.length)] }
       : undefined,
@@ -165,7 +171,11 @@ export function fromImage(
     { id, ...(more.restart === undefined ? {} : { restart: more.restart }) },
     firstTurn,
   );
-  const context = contextFor({ ...request, timeout: more.timeout, network, ports, restart }, claimed, spec, rootfs);
+  const known = { container: id, image: request.imageName, digest: choice.digest, network, facts };
+  const report = more.report && reportFor(more.report, known);
+  const { timeout, pidFile } = more;
+  const running = { ...request, timeout, network, ports, restart, report, pidFile };
+  const context = contextFor(running, claimed, spec, rootfs);
   const { args = [], env = [] } = spec.process ?? {};
   if (request.explain !== undefined) {
     request.explain(compile(spec, facts, context).steps);

@@ -33,6 +33,8 @@ export function kindOfContainer(request: RunRequest): Kind {
   if (isTransport(imageName)) return { name: undefined, kept: undefined };
   // The numbers of ports that are asked for when it starts stand in its plan.
   const { publish = [], publishAll } = options.more;
+  // So does when it began.
+  if (options.more.report !== undefined) return { name: undefined, kept: undefined };
   if (publishAll === true || publish.some(({ hostPort, upTo }) => hostPort !== upTo || hostPort === 0))
     return { name: undefined, kept: undefined };
   const kinds: string[] = [];

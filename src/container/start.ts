@@ -95,6 +95,8 @@ export function startContainer(store: Store, state: string, container: Container
     timeout: container.timeout,
     network,
     ports: connected?.ports ?? publish,
+    report: undefined,
+    pidFile: undefined,
     restart: attach ? undefined : restartFor(store, state, container, turn),
   };
   const context = contextFor(request, claimed, spec, inheritedTree(store, container, undo), says);

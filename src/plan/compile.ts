@@ -45,7 +45,8 @@ import {
   writeMaps,
 } from "./namespaces.ts";
 import { NetDeviceMoves, netDeviceNames } from "./net-devices.ts";
-import { notePid, tellPid } from "./pid.ts";
+import { notePid, tellPid, writePidFile } from "./pid.ts";
+import { writeReport } from "./report.ts";
 import { startAgain } from "./restart.ts";
 import { handListenerOver } from "./seccomp/listener.ts";
 import { type Pair, socketPair } from "./sync.ts";
@@ -103,7 +104,7 @@ class Compiler {
     this.pidfd = this.p.slot("pidfd");
     this.trouble = this.p.slot("trouble");
     this.again = this.p.slot("again");
-    this.ran = context.restart === undefined ? undefined : this.p.slot("ran");
+    this.ran = context.restart === undefined && context.report === undefined ? undefined : this.p.slot("ran");
     const names = netDeviceNames(spec.linux ?? {});
     this.netDevices = names.size === 0 ? undefined : new NetDeviceMoves(this.p, names, context.netDevices ?? []);
   }
@@ -232,6 +233,7 @@ class Compiler {
     p.add({ op: "await", socket: report, byte: oci?.mode === "create" });
     p.sys.close(report);
     if (oci !== undefined) tellPid(p, pid, this.pidfd, oci);
+    else if (context.pidFile !== undefined) writePidFile(p, pid, context.pidFile, "--pidfile");
     const gone = p.newLabel("gone");
     if (oci !== undefined && oci.mode !== "create")
       runHooks(p, "poststart", spec.hooks?.poststart, oci.state("running"), pid);
@@ -279,6 +281,7 @@ class Compiler {
     p.add({ op: "set", slot: again, value: 1 });
     p.jump(gone);
     p.place(end);
+    if (this.ran !== undefined && context.report !== undefined) writeReport(p, this.ran, code, context.report);
     if (this.ran !== undefined && context.restart !== undefined) startAgain(p, this.ran, code, context.restart);
     p.add({ op: "exit", code });
   }

@@ -6,6 +6,7 @@ import type { CopyUpEntry } from "./devices.ts";
 import type { StateText } from "./hooks.ts";
 import type { SourceKinds } from "./mounts.ts";
 import type { NetDevice } from "./net-devices.ts";
+import type { Report } from "./report.ts";
 import type { Restart } from "./restart.ts";
 
 /** Where failures and warnings are told, in place of a line on stderr. */
@@ -68,6 +69,10 @@ export interface PlanContext {
   readonly oci?: OciContext;
   /** --detach: nobody waits for its end, and its output is kept. */
   readonly detached?: Detached | undefined;
+  /** --report */
+  readonly report?: Report | undefined;
+  /** --pidfile */
+  readonly pidFile?: string | undefined;
   /** --restart: how it is started once more. */
   readonly restart?: Restart | undefined;
   /** All that linux.netDevices names. */

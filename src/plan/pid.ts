@@ -19,9 +19,9 @@ export function notePid(p: Recorder, pid: Slot, directory: string): void {
   p.sys.renameat2(AT_FDCWD, `${directory}/.process`, AT_FDCWD, `${directory}/process`, 0);
 }
 
-/** --pid-file: the number alone, without a newline. */
-function writePidFile(p: Recorder, pid: Slot, path: string): void {
-  p.field("--pid-file");
+/** The number alone, without a newline. @param flag that asks for it */
+export function writePidFile(p: Recorder, pid: Slot, path: string, flag: string): void {
+  p.field(flag);
   const slash = path.lastIndexOf("/") + 1;
   const temporary = `${path.slice(0, slash)}.${path.slice(slash)}`;
   const file = p.sys.openat(AT_FDCWD, temporary, newFile, 0o644);
@@ -52,5 +52,5 @@ export function tellPid(p: Recorder, pid: Slot, pidfd: Slot, { pidFile, pidfdSoc
     p.field("--pidfd-socket");
     sendDescriptor(p, pidfdSocket, pidfd, "pidfd.sent", "pidfd");
   }
-  if (pidFile !== undefined) writePidFile(p, pid, pidFile);
+  if (pidFile !== undefined) writePidFile(p, pid, pidFile, "--pid-file");
 }
