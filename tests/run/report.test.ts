@@ -120,7 +120,7 @@ test("--pidfile has the number of the container's first process", async () => {
   ]);
   try {
     expect(started.code).toBe(0);
-    expect(readFileSync(`/proc/${readFileSync(file, "utf8")}/cmdline`, "utf8")).toBe("sleep\x080\0");
+    expect(readFileSync(`/proc/${readFileSync(file, "utf8")}/cmdline`, "utf8")).toBe(["sleep", "100", ""].join("\0"));
   } finally {
     await box.ocibox(["rm", "-f", "noted"]);
   }
