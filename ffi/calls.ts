@@ -521,6 +521,13 @@ const table = () =>
       ["addr", "in"],
       ["addrlen", "size"],
     ],
+    setsockopt: [
+      ["sockfd", "fd"],
+      ["level", "int"],
+      ["optname", "int"],
+      ["optval", "in"],
+      ["optlen", "size"],
+    ],
     listen: [
       ["sockfd", "fd"],
       ["backlog", "int"],

@@ -224,6 +224,7 @@ export const RLIMIT = {
 export const AF = { AF_UNIX: 1, AF_INET: 2, AF_BRIDGE: 7, AF_INET6: 10, AF_NETLINK: 16 } as const;
 /** netlink(7) */
 export const NETLINK = { NETLINK_ROUTE: 0, NETLINK_NETFILTER: 12 } as const;
+export const SOL_SOCKET = { SOL_SOCKET: 1, SO_REUSEADDR: 2 } as const;
 export const SOCK = {
   // A type is a number, not a bit: those with more bits set come first, for whoever shows the names of a flag word.
   SOCK_SEQPACKET: 5,

@@ -1,9 +1,17 @@
 /** A socket of netlink(7), for the direct back end: the kernel answers what it is told while it takes it. */
-import { AF, MSG_DONTWAIT, NLM_F, RTM, SOCK } from "./constants.ts";
+import { AF, IFLA, MSG_DONTWAIT, NLM_F, RTM, SOCK } from "./constants.ts";
 import { attempt, direct, SyscallError } from "./direct.ts";
 import { errnoWords, failedBy } from "./errno.ts";
 import { OwnedFd } from "./fd.ts";
-import { errnoIn, type NetlinkMessage, netlinkMessage, type Received, receivedIn } from "./netlink.ts";
+import {
+  attribute,
+  errnoIn,
+  linkBody,
+  type NetlinkMessage,
+  netlinkMessage,
+  type Received,
+  receivedIn,
+} from "./netlink.ts";
 import { alloc } from "./structs.ts";
 
 /** The kernel sends no more at once: NLMSG_GOODSIZE, and 32 KiB of a dump. */
@@ -65,6 +73,11 @@ export class NetlinkSocket implements Disposable {
     const [answer] = this.#receive(0);
     if (answer === undefined) throw new NetlinkError("netlink(7) has no answer");
     return errnoIn(answer) ?? answer;
+  }
+
+  /** The device of a name. @returns it, or the errno */
+  link(name: string): Received | number {
+    return this.ask(netlinkMessage(RTM.RTM_GETLINK, 0, linkBody(0), [attribute(IFLA.IFLA_IFNAME, name)]));
   }
 
   /**

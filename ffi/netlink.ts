@@ -114,6 +114,11 @@ export function routeBody(family: number, prefix: number, protocol: number): Uin
   return bytes;
 }
 
+/** Of a message about a device. */
+export function linkIndex({ body }: Received): number {
+  return new DataView(body.buffer, body.byteOffset).getInt32(4, true);
+}
+
 /** struct ifaddrmsg; its flags are told by IFA_FLAGS, which has room for all of them. */
 export function addressBody(family: number, prefix: number, scope: number, index: number): Uint8Array {
   const bytes = new Uint8Array(addressSize);

@@ -134,6 +134,7 @@ export const nr = {
   set_mempolicy: 237,
   bind: 200,
   listen: 201,
+  setsockopt: 208,
   getsockname: 204,
   connect: 203,
   tgkill: 131,

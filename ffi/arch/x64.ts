@@ -134,6 +134,7 @@ export const nr = {
   set_mempolicy: 238,
   bind: 49,
   listen: 50,
+  setsockopt: 54,
   getsockname: 51,
   connect: 42,
   tgkill: 234,

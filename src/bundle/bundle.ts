@@ -105,7 +105,7 @@ function baseMounts(facts: HostFacts, { network, more }: RunOptions): Mount[] {
     },
     // With the host's network namespace, sysfs would show its devices all the same: it is read-only in either case. Who may
     // not mount one, as the network is not theirs, has the host's.
-    facts.userNamespace && network !== "none"
+    facts.userNamespace && network === "host"
       ? { destination: "/sys", type: "bind", source: "/sys", options: ["rbind", "nosuid", "noexec", "nodev", "rro"] }
       : { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", access] },
     ...ipcMounts(facts, more),

@@ -48,6 +48,7 @@ export function parseMountFlag(text: string, here: string): MountFlag {
   const type = fields.take("type") ?? "volume";
   const destination = fields.take("destination", "dst", "target");
   if (destination === undefined) refuse(text, ", and has no destination");
+  if (destination.includes(":")) refuse(text, ", and there is a colon in its destination");
   const readonly = fields.truth("readonly", "ro");
   if (type === "tmpfs") {
     const size = fields.take("tmpfs-size");
@@ -79,7 +80,7 @@ export function parseMountFlag(text: string, here: string): MountFlag {
   const only = fields.truth("bind-nonrecursive");
   fields.take("consistency");
   fields.checkTaken(type);
-  if (/[:]/.test(source + destination)) refuse(text, ", and there is a colon in a path");
+  if (source.includes(":")) refuse(text, ", and there is a colon in a path");
   const options = [
     readonly ? "ro" : "rw",
     ...(propagation === undefined ? [] : [propagation]),

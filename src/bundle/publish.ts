@@ -1,4 +1,5 @@
 /** -p, --publish and --expose: which ports of the host lead to which of the container's. docker-run(1). Pure. */
+import { isIP } from "node:net";
 import { OciboxError } from "../errors.ts";
 
 /** A port to be published. */
@@ -51,7 +52,7 @@ export function parsePublish(text: string): PublishFlag[] {
   const outside = parts.at(-2) ?? "";
   const host = outside === "" ? undefined : rangeOf(outside, 0, refuse);
   const address = parts.length === 3 && parts[0] !== "0.0.0.0" ? parts[0] : undefined;
-  if (address !== undefined && !/^\d{1,3}(?:\.\d{1,3}){3}$/.test(address)) refuse();
+  if (address !== undefined && isIP(address) !== 4) refuse();
   const count = inside.to - inside.from + 1;
   if (host !== undefined && count > 1 && host.to - host.from + 1 !== count)
     throw new OciboxError("USAGE", `--publish is "${text}", whose two ranges differ in length`);

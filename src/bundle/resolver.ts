@@ -11,20 +11,23 @@ export interface ResolverFlags {
 const anybody = ["8.8.8.8", "8.8.4.4"];
 
 function wordsOf(text: string, keyword: string): string[] {
-  return text
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/))
-    .filter(([first]) => first === keyword)
-    .flatMap(([, ...words]) => words);
+  const found: string[] = [];
+  for (const line of text.split("\n")) {
+    const [first, ...words] = line.trim().split(/\s+/);
+    if (first === keyword) found.push(...words);
+  }
+  return found;
 }
 
-function isLoopback(address: string): boolean {
-  return address.startsWith("127.") || address === "::1";
+/** From another network namespace, which has IPv4 alone. */
+function isReachable(address: string): boolean {
+  return !address.startsWith("127.") && !address.includes(":");
 }
 
 /** Whether somebody is named who can be asked from another network namespace. */
 export function namesOthers(text: string): boolean {
-  return wordsOf(text, "nameserver").some((each) => !isLoopback(each));
+  for (const each of wordsOf(text, "nameserver")) if (isReachable(each)) return true;
+  return false;
 }
 
 /**
@@ -33,7 +36,7 @@ export function namesOthers(text: string): boolean {
  */
 export function resolverFile(host: string, flags: ResolverFlags | undefined, apart: boolean): string {
   if (flags === undefined && !apart) return host;
-  const reached = wordsOf(host, "nameserver").filter((each) => !apart || !isLoopback(each));
+  const reached = wordsOf(host, "nameserver").filter((each) => !apart || isReachable(each));
   const found = reached.length === 0 && apart && host !== "" ? anybody : reached;
   const servers = flags === undefined || flags.servers.length === 0 ? found : flags.servers;
   // The last line of domains is the one that counts.

@@ -29,6 +29,11 @@ export interface Volume {
   readonly nocopy?: boolean;
 }
 
+/** Of a volume, or of a container. */
+export function isName(text: string): boolean {
+  return text.length < 256 && /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text);
+}
+
 const propagation = new Set(["shared", "rshared", "slave", "rslave", "private", "rprivate"]);
 const plainOptions = new Set(["ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "bind", "rbind"]);
 /** SELinux relabelling, and what is for other systems: of no effect, as in docker. */
@@ -57,7 +62,7 @@ export function parseVolume(text: string, here: string): Volume {
   if (destination === "" || (source === "" && parts.length > 1) || more.length > 0)
     refuse(`--volume is "${text}", which is not [SOURCE:]DESTINATION[:OPTIONS]`);
   const isPath = /^[./]/.test(source);
-  if (!isPath && source !== "" && !/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(source))
+  if (!isPath && source !== "" && !isName(source))
     refuse(
       `--volume is "${text}", and "${source}" is no name of a volume: letters, digits, "_", "." and "-"`,
       "a directory begins with / or .",

@@ -3,12 +3,14 @@ import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import { copyInto, openInside, type Source, withWritableTree } from "../container/copy-in.ts";
-import { type ContainerStatus, findContainer, listContainers } from "../container/record.ts";
+import { cleanPath } from "../bundle/values.ts";
+import { copyInto, mountedAt, type Source, withMounted, withWritablePlace } from "../container/copy-in.ts";
+import { type ContainerStatus, containerDirectory, findContainer, listContainers } from "../container/record.ts";
 import { noteOf } from "../container/running.ts";
 import { withContainerTree, withTree } from "../container/tree.ts";
 import { OciboxError } from "../errors.ts";
 import { copyContents, copyEntry } from "../layer/copy-tree.ts";
+import { openInRoot } from "../runtime/read-in-root.ts";
 import { openStore, type StoredImage } from "../store/store.ts";
 import { absolute, asRoot, type Globals, places } from "./globals.ts";
 import { interruptible } from "./interruptible.ts";
@@ -44,20 +46,20 @@ function isDirectory(path: string): boolean {
 /** As docker cp has it: into a directory that is there, or under the name that was given; "DIR/." is what is in it. */
 function copyOut(root: number, path: string, target: string, of: string, signal: AbortSignal): void {
   const contents = path.endsWith("/.");
-  const plain = path.replace(/\/+\.?$/, "") || "/";
+  const plain = cleanPath(path, "the source");
   const base = plain.slice(plain.lastIndexOf("/") + 1);
   const into = isDirectory(target);
   const missing = (): never => {
     throw new OciboxError("NOT_FOUND", `there is no "${path}" in the ${of}`);
   };
   if (contents || base === "") {
-    using source = openInside(root, plain, O.O_RDONLY | O.O_DIRECTORY) ?? missing();
+    using source = openInRoot(root, plain, O.O_RDONLY | O.O_DIRECTORY) ?? missing();
     if (!into) direct.mkdirat(AT_FDCWD, target, 0o755);
     using directory = new OwnedFd(direct.openat(AT_FDCWD, target, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
     copyContents(source.fd, directory.fd, { signal, replace: true });
     return;
   }
-  using parent = openInside(root, plain.slice(0, plain.lastIndexOf("/")) || "/", O.O_PATH | O.O_DIRECTORY) ?? missing();
+  using parent = openInRoot(root, plain.slice(0, plain.lastIndexOf("/")) || "/", O.O_PATH | O.O_DIRECTORY) ?? missing();
   if (attempt("faccessat2", parent.fd, base, 0, AT.AT_SYMLINK_NOFOLLOW) < 0) missing();
   const [place, name] = into
     ? [target, base]
@@ -70,9 +72,10 @@ function copyOut(root: number, path: string, target: string, of: string, signal:
 
 /** What of the host's is to be copied. @param follow whether a symlink stands for what it leads to */
 function sourceOf(word: string, follow: boolean): Source {
-  const contents = /(?:^|\/)\.$/.test(word);
-  const path = absolute(word, "the source").replace(/(?<=.)\/+$/, "");
-  const real = follow ? realpath(path) : path;
+  const path = absolute(word, "the source");
+  const contents = /(?:^|\/)\.$/.test(word) || path === "/";
+  // As cp(1): "link/" is what the link leads to.
+  const real = follow || contents || word.endsWith("/") ? realpath(path) : path;
   const stat = alloc(256);
   if (attempt("statx", AT_FDCWD, real, AT.AT_SYMLINK_NOFOLLOW, 1, stat) < 0)
     throw new OciboxError("NOT_FOUND", `there is no "${word}" to be copied`);
@@ -104,12 +107,13 @@ async function copyIn(
   const { root, state, storeOptions } = tidied(globals);
   const container = findContainer(root, state, name);
   const source = sourceOf(word, given.flag("follow-link"));
-  const store = openStore(root, storeOptions);
-  await interruptible(`the copy of "${word}"`, (signal) =>
-    withWritableTree(store, state, container, (tree) =>
-      copyInto(tree, path, source, { signal, ...(given.flag("archive") ? {} : { owner: { uid: 0, gid: 0 } }) }),
-    ),
-  );
+  const own = containerDirectory(root, container.id);
+  if (source.isDirectory && `${own}/`.startsWith(`${source.path}/`.replace("//", "/")))
+    throw new OciboxError("INVALID", `"${word}" has the container in it, and cannot be copied into it`);
+  const owner = given.flag("archive") ? {} : { owner: { uid: 0, gid: 0 } };
+  withWritablePlace(openStore(root, storeOptions), state, container, path, (place) => {
+    copyInto(place, source, owner);
+  });
   return 0;
 }
 
@@ -150,9 +154,11 @@ export function command(globals: Globals): Command {
       const store = openStoreOf(globals);
       const container = containerOf(globals, name);
       const image = container === undefined ? await mountableImage(name, store) : undefined;
-      await interruptible(`the copy of "${word}"`, (signal) => {
-        const copy = (root: number): void =>
-          copyOut(root, path, target, container === undefined ? "image" : "container", signal);
+      await interruptible(`the copy of "${word}"`, async (signal) => {
+        const copy = (root: number, inside = path): void =>
+          copyOut(root, inside, target, container === undefined ? "image" : "container", signal);
+        const mounted = container && mountedAt(container, path);
+        if (mounted !== undefined) return withMounted(mounted, copy);
         if (container !== undefined) return withContainerTree(store, container, copy);
         return withTree(store, image as StoredImage, copy);
       });

@@ -4,6 +4,7 @@ import { alloc, readField } from "../../ffi/structs.ts";
 import { effectiveUid } from "../../ffi/user.ts";
 import { isolationOf } from "../container/isolation.ts";
 import { listContainers } from "../container/record.ts";
+import { reason } from "../errors.ts";
 import { writtenSubnet } from "../network/addresses.ts";
 import { findBridge } from "../network/bridge.ts";
 import { bridgeName } from "../network/names.ts";
@@ -69,7 +70,12 @@ function backEnds(store: Store): string {
 /** What a container has without --network. */
 function networkOf({ userNamespace }: HostFacts): string {
   if (userNamespace || effectiveUid() !== 0) return "loopback, or the host's with --network host";
-  const bridge = findBridge();
+  let bridge: ReturnType<typeof findBridge>;
+  try {
+    bridge = findBridge();
+  } catch (error) {
+    return `loopback, or the host's with --network host (${reason(error)})`;
+  }
   if (bridge === undefined) return `bridge ${bridgeName}, made with the first container`;
   return `bridge ${bridgeName} (${writtenSubnet(bridge.subnet)})`;
 }

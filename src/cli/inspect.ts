@@ -1,6 +1,6 @@
 import { readText } from "../../ffi/files.ts";
 import { readConnected } from "../container/network.ts";
-import { type ContainerStatus, containerDirectory, findContainer } from "../container/record.ts";
+import { type ContainerStatus, containerDirectory, findContainer, isOwnVolume } from "../container/record.ts";
 import { readTurn } from "../container/restart.ts";
 import { OciboxError } from "../errors.ts";
 import { familiar, familiarName, isTransport, parseReference, type Reference } from "../reference/reference.ts";
@@ -54,9 +54,9 @@ function graphDriver(image: StoredImage, store: Store): object {
 }
 
 /** What is mounted of the host's, and volumes, as docker shows them. */
-function mountsShown({ mounts = [] }: ContainerStatus): object[] {
-  return mounts.map(({ volume, source, destination, options }) => ({
-    Type: volume === undefined ? "bind" : "volume",
+function mountsShown(root: string, container: ContainerStatus): object[] {
+  return (container.mounts ?? []).map(({ volume, source, destination, options }) => ({
+    Type: volume !== undefined || isOwnVolume(root, container, source) ? "volume" : "bind",
     ...(volume === undefined ? {} : { Name: volume, Driver: "local" }),
     Source: source,
     Destination: destination,
@@ -93,7 +93,7 @@ function containerShown(root: string, state: string, word: string): object | und
       },
       RestartPolicy: found.restart ?? "no",
       RestartCount: readTurn(root, found.id).count,
-      Mounts: mountsShown(found),
+      Mounts: mountsShown(root, found),
       NetworkSettings: networkShown(root, found),
       Labels: found.labels ?? {},
       AutoRemove: found.autoRemove,

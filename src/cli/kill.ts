@@ -21,15 +21,15 @@ export function command(globals: Globals): Command {
       },
     },
     words: [1, Number.POSITIVE_INFINITY],
-    run(given) {
+    async run(given) {
       const signal = parseSignal(given.text("signal") ?? "KILL");
       const { root, state } = places(globals);
       for (const word of given.words) {
         const found = findContainer(root, state, word);
-        using process = Signalled.of(root, found);
+        // As docker: whoever ends it means it, also where it is about to be started again.
+        if (ending.includes(signal) || signal === parseSignal(found.stopSignal ?? "TERM")) holdBack(root, found);
+        using process = await Signalled.find(root, state, found);
         if (process === undefined) throw notRunning(found);
-        // As docker: whoever ends it means it.
-        if (ending.includes(signal) || signal === parseSignal(found.stopSignal ?? "TERM")) holdBack(root, found.id);
         process.send(signal);
         if (signal === SIG.SIGKILL) letGoOn(found.id);
         print(word);

@@ -1,5 +1,6 @@
 /** --label NAME[=VALUE] and names of what is made. */
 import { readText } from "../../ffi/files.ts";
+import { isName } from "../bundle/values.ts";
 import { OciboxError } from "../errors.ts";
 
 /** @throws OciboxError USAGE */
@@ -25,10 +26,8 @@ export function labelLines(files: readonly string[]): string[] {
   });
 }
 
-const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
-
 /** The name of a container. @throws OciboxError USAGE */
 export function checkName(name: string, what: string): void {
-  if (!namePattern.test(name))
+  if (!isName(name))
     throw new OciboxError("USAGE", `${what} is "${name}", which is not letters, digits, "_", "." and "-"`);
 }

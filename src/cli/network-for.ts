@@ -1,6 +1,7 @@
 /** --network, and what there is where it is not given. */
 import type { NetworkMode } from "../bundle/command.ts";
 import type { Connect } from "../container/network.ts";
+import { findRecord } from "../container/record.ts";
 import { OciboxError, reason } from "../errors.ts";
 import type { HostFacts } from "../plan/facts.ts";
 import type { Places } from "./globals.ts";
@@ -24,6 +25,12 @@ function parseNetwork(text: string, what: string): NetworkMode {
   throw new OciboxError("USAGE", `${what} is "${text}", and there is no network of that name`, {
     hint: "bridge, none, host, container:NAME or ns:/PATH",
   });
+}
+
+/** Another container's by its id, which it keeps. @throws OciboxError NOT_FOUND */
+function byId({ root }: Places, network: NetworkMode): NetworkMode {
+  const word = /^container:(.*)$/s.exec(network)?.[1];
+  return word === undefined ? network : `container:${findRecord(root, word).id}`;
 }
 
 /** @throws OciboxError UNSUPPORTED for what root of a user namespace cannot have */
@@ -60,14 +67,15 @@ export async function networkFor(
   const asked = text ?? variable;
   if (asked === "none" || asked === "host") return { network: asked, connect: undefined };
   const what = text === undefined ? "OCIBOX_NETWORK" : "--network";
-  const network = asked === undefined ? (facts.userNamespace ? "none" : "bridge") : parseNetwork(asked, what);
+  const network =
+    asked === undefined ? (facts.userNamespace ? "none" : "bridge") : byId(places, parseNetwork(asked, what));
   checkUser(network, facts);
   if (unconnected) return { network, connect: undefined };
   try {
     return { network, connect: await connectFor(network, places) };
   } catch (error) {
     const publishes = given.all("publish").length > 0 || given.flag("publish-all") || given.text("ip") !== undefined;
-    if (asked !== undefined || publishes || !(error instanceof OciboxError)) throw error;
+    if (asked !== undefined || publishes || !(error instanceof OciboxError) || error.code !== "HOST") throw error;
     if (!given.flag("quiet")) say(`ocibox: ${reason(error)}; the container has loopback alone (--network none)`);
     return { network: "none", connect: undefined };
   }

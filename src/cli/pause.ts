@@ -23,6 +23,8 @@ export function pausing(globals: Globals, pauses: boolean, name: string, descrip
           throw new OciboxError("INVALID", `the container "${word}" is ${pauses ? "paused already" : "not paused"}`);
         if (pauses) await pause(found.id, cgroups);
         else letGoOn(found.id);
+        if (isPaused(found.id) !== pauses)
+          throw new OciboxError("HOST", `the container "${word}" does not ${pauses ? "stop" : "go on"}`);
         print(word);
       }
       return 0;

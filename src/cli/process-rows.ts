@@ -1,8 +1,7 @@
 /** Processes as `ps -ef` lists them, out of /proc: proc_pid_stat(5). No program is run for it. */
 import { readText } from "../../ffi/files.ts";
+import { statOf, ticksPerSecond } from "../runtime/process-mark.ts";
 
-/** USER_HZ of every machine ocibox runs on: times(2). */
-const ticks = 100;
 const day = 86_400_000;
 const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -55,9 +54,7 @@ export function processRows(pids: readonly number[], now = new Date()): string[]
     const stat = readText(`/proc/${pid}/stat`);
     const uid = /^Uid:\s+(\d+)/m.exec(readText(`/proc/${pid}/status`) ?? "")?.[1];
     if (stat === undefined || uid === undefined) return [];
-    const close = stat.lastIndexOf(")");
-    const name = stat.slice(stat.indexOf("(") + 1, close);
-    const fields = stat.slice(close + 2).split(" ");
+    const { name, fields } = statOf(stat);
     // By proc_pid_stat(5)'s numbers, of which the first two are in front.
     const field = (number: number): number => Number(fields[number - 3]);
     const [ppid, terminal, user, system, start] = [4, 7, 14, 15, 22].map(field) as [
@@ -67,8 +64,8 @@ export function processRows(pids: readonly number[], now = new Date()): string[]
       number,
       number,
     ];
-    const used = (user + system) / ticks;
-    const lived = Math.max(0.01, uptime - start / ticks);
+    const used = (user + system) / ticksPerSecond;
+    const lived = Math.max(0.01, uptime - start / ticksPerSecond);
     const began = new Date(now.getTime() - lived * 1000);
     return [
       [

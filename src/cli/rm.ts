@@ -1,9 +1,9 @@
 import { SIG } from "../../ffi/constants.ts";
 import { endLeftovers } from "../container/cgroups.ts";
-import { type ContainerStatus, findContainer, removeContainer } from "../container/record.ts";
+import { type ContainerStatus, dependentOf, findContainer, removeContainer } from "../container/record.ts";
 import { holdBack } from "../container/restart.ts";
 import { Signalled } from "../container/signal.ts";
-import { untilLeft } from "../container/state.ts";
+import { claimId, isRunning, untilLeft } from "../container/state.ts";
 import { OciboxError } from "../errors.ts";
 import { asRoot, type Globals, places } from "./globals.ts";
 import type { Command } from "./options.ts";
@@ -38,6 +38,19 @@ export function command(globals: Globals): Command {
           throw new OciboxError("IN_USE", `the container "${word}" is running`, {
             hint: "end it first, or remove it with: ocibox rm -f",
           });
+        const user = dependentOf(root, found);
+        if (user !== undefined)
+          throw new OciboxError(
+            "IN_USE",
+            `the container "${user.name}" mounts a volume of "${word}", which goes with it`,
+            {
+              hint: `remove that first, with: ocibox rm ${user.name}`,
+            },
+          );
+        // Nobody starts it meanwhile.
+        using claimed = claimId(state, found.id);
+        if (claimed === undefined)
+          throw new OciboxError("IN_USE", `the container "${word}" is just being started`, { hint: "try again" });
         removeContainer(root, found.id);
         print(word);
       }
@@ -60,9 +73,10 @@ function lookFor(root: string, state: string, word: string): ContainerStatus | u
 async function end(globals: Globals, word: string): Promise<void> {
   const { root, state } = places(globals);
   const found = lookFor(root, state, word);
-  if (found?.running !== true) return;
-  holdBack(root, found.id);
-  using process = Signalled.of(root, found);
+  if (found === undefined) return;
+  holdBack(root, found);
+  using process = await Signalled.find(root, state, found);
+  if (process === undefined && !isRunning(state, found.id)) return;
   process?.send(SIG.SIGKILL);
   endLeftovers(found.id);
   // Its supervisor sees the end, and takes a moment to tidy up.

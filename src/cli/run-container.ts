@@ -174,6 +174,11 @@ function hasMore(given: Given): boolean {
   return false;
 }
 
+/** Those of files, and over them those of the command line. */
+function allLabels(given: Given): string[] {
+  return [...labelLines(given.all("label-file")), ...given.all("label")];
+}
+
 /** @throws OciboxError USAGE where it is no signal */
 async function checkStopSignal(text: string): Promise<void> {
   (await import("../runtime/state.ts")).parseSignal(text);
@@ -190,9 +195,10 @@ function secondsOf(text: string): number {
  */
 export async function runCommand(given: Given, places: Places, only = false): Promise<number> {
   const path = given.text("report");
-  if (path === undefined || only || given.flag("explain")) return runAsked(given, places, only);
+  if (only && path !== undefined) throw new OciboxError("USAGE", "--report is for run: nothing is run here");
+  if (path === undefined || given.flag("explain")) return runAsked(given, places, only);
   const { withReport } = await import("../container/report.ts");
-  const report = { path: absolute(path, "--report"), began: Date.now() };
+  const report = { path: absolute(path, "--report"), began: performance.timeOrigin };
   return withReport(report, given.words[0] ?? "", () => runAsked(given, places, only));
 }
 
@@ -212,7 +218,7 @@ async function runAsked(given: Given, places: Places, only: boolean): Promise<nu
   const stopTimeout = given.text("stop-timeout");
   const facts = hostFacts();
   const explain = given.flag("explain");
-  const { network, connect } = await networkFor(given, facts, places, only || explain);
+  const { network, connect } = await networkFor(given, facts, places, explain);
   const plain = runOptions(given, network, places.root);
   const options = hasMore(given)
     ? (await import("./run-more.ts")).withMore(given, plain, places.root, detach || only)
@@ -234,7 +240,7 @@ async function runAsked(given: Given, places: Places, only: boolean): Promise<nu
     idFile: given.text("cidfile"),
     stopSignal,
     stopTimeout: stopTimeout === undefined ? undefined : secondsOf(stopTimeout),
-    labels: labelsOf([...labelLines(given.all("label-file")), ...given.all("label")]),
+    labels: labelsOf(given.text("label-file") === undefined ? given.all("label") : allLabels(given)),
     interactive,
     detach,
     made: only ? print : undefined,

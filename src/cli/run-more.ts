@@ -1,4 +1,5 @@
 /** The flags of `ocibox run` that few containers have, read. Imported only where one of them is given. */
+import { isIP } from "node:net";
 import { AT_FDCWD, S } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { namesIn, readText } from "../../ffi/files.ts";
@@ -9,7 +10,7 @@ import { parseMountFlag } from "../bundle/mount-flag.ts";
 import { hostLine, resolverFlags } from "../bundle/names.ts";
 import { parseExposed, parsePublish } from "../bundle/publish.ts";
 import { cleanPath, numberOf, type Volume } from "../bundle/values.ts";
-import { findRecord } from "../container/record.ts";
+import { findRecord, isOwnVolume } from "../container/record.ts";
 import { OciboxError } from "../errors.ts";
 import { placed } from "./bind-source.ts";
 import { absolute } from "./globals.ts";
@@ -112,7 +113,7 @@ const lists = {
 function pathsOf(given: Given): Pick<MoreOptions, "report" | "pidFile"> {
   const [report, pidFile] = [given.text("report"), given.text("pidfile")];
   return {
-    ...(report === undefined ? {} : { report: { path: absolute(report, "--report"), began: Date.now() } }),
+    ...(report === undefined ? {} : { report: { path: absolute(report, "--report"), began: performance.timeOrigin } }),
     ...(pidFile === undefined ? {} : { pidFile: absolute(pidFile, "--pidfile") }),
   };
 }
@@ -126,6 +127,8 @@ function restartOf(given: Given, may: boolean): { readonly restart?: string } {
       "USAGE",
       `--restart is "${text}", which is none of no, on-failure[:N], always, unless-stopped`,
     );
+  if (given.text("report") !== undefined)
+    throw new OciboxError("USAGE", "--report and --restart cannot both be had: it would tell of the first run alone");
   if (given.flag("rm")) throw new OciboxError("USAGE", "--restart and --rm cannot both be had");
   if (!may) throw new OciboxError("USAGE", `--restart ${text} is for a container that is left to itself: add -d`);
   // Of which there is nothing to be tried.
@@ -137,12 +140,28 @@ function mountsOf(root: string, text: string): Volume[] {
   const [word = "", access, ...rest] = text.split(":");
   if (rest.length > 0 || (access !== undefined && access !== "ro" && access !== "rw"))
     throw new OciboxError("USAGE", `--volumes-from is "${text}", which is not CONTAINER[:ro]`);
-  const { mounts = [] } = findRecord(root, word);
+  const owner = findRecord(root, word);
+  const { mounts = [], autoRemove } = owner;
+  const own = mounts.find(({ source }) => isOwnVolume(root, owner, source));
+  if (own !== undefined && autoRemove)
+    throw new OciboxError(
+      "USAGE",
+      `--volumes-from is "${text}", whose volume at "${own.destination}" goes with it: it was run with --rm`,
+      { hint: "give the volume a name: -v NAME:DIR" },
+    );
   return mounts.map(({ options, ...mount }) => ({
     ...mount,
     options: access === "ro" ? [...options.filter((each) => each !== "rw"), "ro"] : options,
     nocopy: true,
   }));
+}
+
+/** What others mount where there is nothing of one's own; of two of them the later. */
+function withOthers(own: readonly Volume[], others: readonly Volume[]): Volume[] {
+  const found = new Map<string, Volume>();
+  for (const each of others) found.set(each.destination, each);
+  for (const { destination } of own) found.delete(destination);
+  return [...own, ...found.values()];
 }
 
 /** What is published and where. @throws OciboxError USAGE where there is no bridge to do so */
@@ -152,7 +171,12 @@ function networkMore(given: Given, network: NetworkMode): MoreOptions {
   for (const each of expose) parseExposed(each);
   const publishAll = given.flag("publish-all");
   const address = given.text("ip");
-  if (network === "host" && (publish.length > 0 || publishAll)) {
+  if (address !== undefined && isIP(address) !== 4)
+    throw new OciboxError("USAGE", `--ip is "${address}", which is no IPv4 address`);
+  const foreign = given.all("sysctl").find((each) => /^net[./]/.test(each));
+  if (foreign !== undefined && network !== "none" && network !== "bridge")
+    throw new OciboxError("USAGE", `--sysctl is "${foreign}", and the network is another's: "${network}"`);
+  if (network === "host" && address === undefined && (publish.length > 0 || publishAll)) {
     // docker's words are a warning, too: what is asked for is so, but for the numbers.
     if (!given.flag("quiet")) say("ocibox: with --network host a container's ports are the host's: none is published");
     return {};
@@ -189,11 +213,10 @@ export function withMore(given: Given, options: RunOptions, root: string, mayRes
   return {
     ...options,
     hostname,
-    volumes: [
-      ...options.volumes,
-      ...mounts.flatMap((each) => ("volume" in each ? [placed(each.volume, root)] : [])),
-      ...given.all("volumes-from").flatMap((text) => mountsOf(root, text)),
-    ],
+    volumes: withOthers(
+      [...options.volumes, ...mounts.flatMap((each) => ("volume" in each ? [placed(each.volume, root)] : []))],
+      given.all("volumes-from").flatMap((text) => mountsOf(root, text)),
+    ),
     tmpfs: [...options.tmpfs, ...mounts.flatMap((each) => ("tmpfs" in each ? [each.tmpfs] : []))],
     capAdd: privileged ? ["ALL", ...options.capAdd] : options.capAdd,
     securityOpt: privileged ? ["seccomp=unconfined", ...options.securityOpt] : options.securityOpt,

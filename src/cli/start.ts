@@ -1,7 +1,8 @@
+import { appendLine } from "../container/log.ts";
 import { findContainer } from "../container/record.ts";
 import { restartedVariable } from "../container/restart.ts";
 import { startContainer } from "../container/start.ts";
-import { OciboxError } from "../errors.ts";
+import { OciboxError, reason } from "../errors.ts";
 import { asRoot, type Globals } from "./globals.ts";
 import { connectFor } from "./network-for.ts";
 import { openStoreOf } from "./open-store.ts";
@@ -38,14 +39,21 @@ export function command(globals: Globals): Command {
         print(word);
         return 0;
       }
-      return startContainer(openStoreOf(globals), state, found, {
-        attach,
-        says: word,
-        again: Bun.env[restartedVariable] === "1",
-        explain: await explainerIf(given.flag("explain")),
-        fault: faultOf(given.text("inject")),
-        connect: given.flag("explain") ? undefined : await connectFor(found.network ?? "none", { root, state }),
-      });
+      const again = Bun.env[restartedVariable];
+      try {
+        return startContainer(openStoreOf(globals), state, found, {
+          attach,
+          says: word,
+          again,
+          explain: await explainerIf(given.flag("explain")),
+          fault: faultOf(given.text("inject")),
+          connect: given.flag("explain") ? undefined : await connectFor(found.network ?? "none", { root, state }),
+        });
+      } catch (error) {
+        // Nobody hears of it otherwise.
+        if (again !== undefined) appendLine(root, found.id, `ocibox: it is not started again: ${reason(error)}`);
+        throw error;
+      }
     },
   };
 }

@@ -53,7 +53,7 @@ function look(root: string, container: ContainerStatus, named: boolean): Usage |
   try {
     return usageOf(root, container);
   } catch (error) {
-    if (named || !(error instanceof OciboxError)) throw error;
+    if (named || !(error instanceof OciboxError) || error.code !== "INVALID") throw error;
     return undefined;
   }
 }

@@ -1,6 +1,6 @@
 import { namesIn } from "../../ffi/files.ts";
 import { listVolumes, volumeUsers } from "../container/volumes.ts";
-import { inUse, usageOf } from "../store/collect.ts";
+import { inUse, usageOf, volumeBytes } from "../store/collect.ts";
 import { layerFolders } from "../store/snapshotter.ts";
 import { asRoot, type Globals, places } from "./globals.ts";
 import { openStoreOf } from "./open-store.ts";
@@ -30,7 +30,7 @@ export function command(globals: Globals): Command {
           Size: usage.layers,
         },
         { Type: "Containers", Total: used.containers, Active: used.containers, Size: usage.containers },
-        { Type: "Volumes", Total: listVolumes(store.root).length, Active: users.size, Size: usage.volumes },
+        { Type: "Volumes", Total: listVolumes(store.root).length, Active: users.size, Size: volumeBytes(store) },
         { Type: "Unfinished, kept plans", Total: namesIn(`${store.root}/tmp`).length, Active: 0, Size: usage.other },
       ];
       const at = places(globals);

@@ -1,11 +1,10 @@
 /** Ending whatever is left in a container's cgroups, and removing them: only for what a killed ocibox left behind. */
-import { AT, AT_FDCWD, SIG } from "../../ffi/constants.ts";
+import { AT, AT_FDCWD, O, SIG } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { namesIn, readText } from "../../ffi/files.ts";
-import { writeCgroupFile } from "../runtime/cgroups.ts";
-import { cgroupsPath, letGoOn, cgroupMount as mount } from "./pause.ts";
+import { cgroupsPath, cgroupMount as mount } from "./cgroup-path.ts";
 import type { ContainerId } from "./state.ts";
 
 function directoriesOf(id: ContainerId): string[] {
@@ -18,8 +17,12 @@ function directoriesOf(id: ContainerId): string[] {
 }
 
 function endProcessesIn(directory: string): boolean {
-  // Its supervisor may be removing it meanwhile.
-  writeCgroupFile(`${directory}/cgroup.kill`, "1");
+  const kill = attempt("openat", AT_FDCWD, `${directory}/cgroup.kill`, O.O_WRONLY | O.O_CLOEXEC, 0);
+  if (kill >= 0) {
+    using file = new OwnedFd(kill);
+    // Its supervisor may be removing it meanwhile.
+    attempt("write", file.fd, Uint8Array.of(0x31), 1);
+  }
   const pids = (readText(`${directory}/cgroup.procs`) ?? "").split("\n").filter((line) => line !== "");
   for (const pid of pids) {
     // By pidfd, and only if it is still in the cgroup afterwards: a number may be somebody else's by now.
@@ -37,7 +40,8 @@ export function endLeftovers(id: ContainerId): void {
   for (const directory of directoriesOf(id)) {
     for (let tries = 0; tries < 200; tries++) {
       const busy = endProcessesIn(directory);
-      if (busy) letGoOn(id);
+      // Seldom needed, by what every command begins with.
+      if (busy) (require("./pause.ts") as typeof import("./pause.ts")).letGoOn(id);
       const removed = busy ? 0 : attempt("unlinkat", AT_FDCWD, directory, AT.AT_REMOVEDIR);
       // Its supervisor may have been quicker.
       if (!busy && (removed >= 0 || removed === -errnoOf("ENOENT"))) break;

@@ -7,8 +7,9 @@ import type { Undo } from "../../ffi/undo.ts";
 import { OciboxError } from "../errors.ts";
 import { dotted, parseAddress, parseSubnet, type Subnet } from "../network/addresses.ts";
 import { type Bridge, hardwareAddress, openBridge } from "../network/bridge.ts";
-import { connect } from "../network/connect.ts";
+import { type Connection, connect } from "../network/connect.ts";
 import { holdPort, publish, withdraw } from "../network/ports.ts";
+import type { PublishedPort } from "../network/rules.ts";
 import { openNetwork } from "../runtime/process-mark.ts";
 import { rewrite } from "./names.ts";
 import { type Connect, type Connected, connectedFile } from "./network.ts";
@@ -28,18 +29,35 @@ function keepConnected(root: string, id: ContainerId, connected: Connected): voi
   rewrite(connectedFile(root, id), JSON.stringify(connected), 0o600);
 }
 
+/** A place at the bridge, which somebody may have taken away since it was looked at: then it is made once more. */
+function placeAt(
+  open: () => Bridge,
+  found: Bridge,
+  address: number | undefined,
+): { bridge: Bridge; place: Connection } {
+  try {
+    return { bridge: found, place: connect(found, address) };
+  } catch (error) {
+    if (!(error instanceof OciboxError) || error.code !== "HOST") throw error;
+    const bridge = open();
+    return { bridge, place: connect(bridge, address) };
+  }
+}
+
 /** At the bridge, with what it publishes. @param root where the container's folder is */
-function toBridge(bridge: Bridge, root: string): Connect {
+function toBridge(open: () => Bridge, root: string): Connect {
+  const found = open();
   return (id, { publish: wanted = [], address }, undo) => {
-    const place = undo.use(connect(bridge, wantedAddress(address)));
+    const { bridge, place: held } = placeAt(open, found, wantedAddress(address));
+    const place = undo.use(held);
     undo.use(inheritAs(place.namespace.fd, inherited.network));
-    undo.use(inheritAs(place.lease.fd, inherited.lease));
-    const ports = wanted.map((each, index) => {
+    const ports: PublishedPort[] = [];
+    for (const each of wanted) {
       const { socket, port } = holdPort(each);
       using held = socket;
-      undo.use(inheritAs(held.fd, inherited.lease + 1 + index));
-      return port;
-    });
+      ports.push(port);
+      undo.use(inheritAs(held.fd, inherited.network + ports.length));
+    }
     const own = dotted(place.address);
     const connected = {
       place: {
@@ -106,7 +124,10 @@ export interface NetworkPlaces {
  * @throws OciboxError HOST where the bridge cannot be had
  */
 export function connectBy(network: string, { root, state, subnet }: NetworkPlaces): Connect {
-  if (network === "bridge") return toBridge(openBridge(wantedSubnet(subnet)), root);
+  if (network === "bridge") {
+    const wanted = wantedSubnet(subnet);
+    return toBridge(() => openBridge(wanted), root);
+  }
   const [kind = ""] = network.split(":", 1);
   const rest = network.slice(kind.length + 1);
   return kind === "container" ? toContainer(root, state, rest) : toNamespace(root, rest);

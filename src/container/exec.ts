@@ -1,6 +1,5 @@
 /** One more process in a container of `ocibox run`. This process becomes init, which supervises it or leaves. */
 import { encodePlan, type Fault } from "../../ffi/encode.ts";
-import { readText } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { checkIds } from "../bundle/bundle.ts";
@@ -14,12 +13,11 @@ import { inherit } from "../runtime/handed.ts";
 import { hostFacts } from "../runtime/host.ts";
 import { openMarked, openRoot, untilRooted } from "../runtime/process-mark.ts";
 import { readInRoot } from "../runtime/read-in-root.ts";
-import type { Process, Spec } from "../spec/runtime.ts";
-import { decodeSpec } from "../spec/runtime-decode.ts";
-import { type ContainerStatus, containerDirectory } from "./record.ts";
+import type { Process } from "../spec/runtime.ts";
+import type { ContainerStatus } from "./record.ts";
 import { noteOf, notRunning } from "./running.ts";
+import { readSpec } from "./spec.ts";
 
-const mostConfig = 16 << 20;
 /** As for `run`: larger passwd and group files are refused, unread. */
 const mostAccounts = 4 << 20;
 
@@ -83,12 +81,10 @@ function processOf(own: Process, options: ExecOptions, root: number, facts: Host
  * @throws OciboxError
  */
 export function execInRunning(root: string, container: ContainerStatus, options: ExecOptions): number {
-  const directory = containerDirectory(root, container.id);
   const mark = noteOf(root, container);
   using target = openMarked(mark);
-  const config = readText(`${directory}/config.json`, mostConfig);
-  if (target === undefined || config === undefined || !untilRooted(mark)) throw notRunning(container);
-  const spec: Spec = decodeSpec(config);
+  if (target === undefined || !untilRooted(mark)) throw notRunning(container);
+  const spec = readSpec(root, container);
   if (spec.process === undefined) throw new OciboxError("STORE", `the container "${container.name}" has no process`);
   using tree = openRoot(mark);
   if (tree === undefined) throw notRunning(container);

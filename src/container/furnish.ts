@@ -84,13 +84,14 @@ function makeVolume(store: Store, id: ContainerId, given: Volume, index: number,
 
 /** What the image has at their places goes into empty volumes. @param rootfs the container's tree */
 function fillVolumes(root: string, id: ContainerId, rootfs: number, volumes: readonly Volume[]): void {
-  volumes.forEach(({ volume, source, destination, nocopy }, index) => {
-    if (nocopy === true || (volume === undefined && source !== "")) return;
+  for (let index = 0; index < volumes.length; index++) {
+    const { volume, source, destination, nocopy } = volumes[index] as Volume;
+    if (nocopy === true || (volume === undefined && source !== "")) continue;
     const { fill } = require("./volumes.ts") as typeof Volumes;
     const folder = containerDirectory(root, id);
     if (volume === undefined) fill(folder, ownVolume(folder, index), rootfs, destination);
     else fill(`${volumesDirectory(root)}/${volume}`, source, rootfs, destination);
-  });
+  }
 }
 
 /** What a container whose network is its loopback knows of names. */
@@ -152,7 +153,8 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
   }
   const { network, more } = options;
   const publish = wantedPorts(more, made);
-  const mounts = options.volumes.map((each, index) => makeVolume(store, id, each, index, undo));
+  const mounts: MountRecord[] = [];
+  for (const each of options.volumes) mounts.push(makeVolume(store, id, each, mounts.length, undo));
   const stopSignal = request.stopSignal ?? made.image.StopSignal;
   const record: ContainerRecord = {
     id,
@@ -170,8 +172,10 @@ export function furnish(request: RunRequest, claimed: Claim, made: Made, undo: U
     network,
     ...(publish.length === 0 ? {} : { publish }),
     ...(more.address === undefined ? {} : { address: more.address }),
+    ...(more.pidFile === undefined ? {} : { pidFile: more.pidFile }),
     ...(more.restart === undefined ? {} : { restart: more.restart }),
     ...(more.hosts === undefined ? {} : { hosts: more.hosts }),
+    ...(more.resolver === undefined ? {} : { resolver: more.resolver }),
     ...(mounts.length === 0 ? {} : { mounts }),
     ...(stopSignal === undefined ? {} : { stopSignal }),
     ...(request.stopTimeout === undefined ? {} : { stopTimeout: request.stopTimeout }),

@@ -6,6 +6,8 @@ import { AT_FDCWD, O } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc } from "../../ffi/structs.ts";
+import { logFile } from "./record.ts";
+import type { ContainerId } from "./state.ts";
 
 export type StreamName = "stdout" | "stderr";
 
@@ -111,4 +113,15 @@ export class Tail {
     this.#lines = kept.filter((each) => each.whole).length;
     return kept;
   }
+}
+
+/** A line of ocibox's own behind what a container has written on stderr; nothing where it has no log. */
+export function appendLine(root: string, id: ContainerId, text: string): void {
+  const flags = O.O_WRONLY | O.O_APPEND | O.O_NOFOLLOW | O.O_CLOEXEC;
+  const fd = attempt("openat", AT_FDCWD, logFile(root, id), flags, 0);
+  if (fd < 0) return;
+  using file = new OwnedFd(fd);
+  const time = new Date().toISOString().replace("Z", "000000Z");
+  const bytes = new TextEncoder().encode(`${time} stderr F ${text.replaceAll("\n", " ")}\n`);
+  attempt("write", file.fd, bytes, bytes.byteLength);
 }

@@ -3,9 +3,10 @@ import { AT_FDCWD } from "../../ffi/constants.ts";
 import { attempt } from "../../ffi/direct.ts";
 import { readText, writeNew } from "../../ffi/files.ts";
 import type { RunOptions } from "../bundle/command.ts";
-import { namesOthers, resolverFile } from "../bundle/resolver.ts";
+import { namesOthers, type ResolverFlags, resolverFile } from "../bundle/resolver.ts";
 import { OciboxError } from "../errors.ts";
 import { type Connected, loopbackNames, type Place } from "./network.ts";
+import type { ContainerRecord } from "./record.ts";
 
 /** Made anew each time a container starts. */
 export function rewrite(path: string, text: string, mode: number): void {
@@ -39,7 +40,7 @@ function filesLike(network: string, connected: Connected | undefined): string | 
 }
 
 /** A container's own /etc/hosts: as it is when it starts. @param added what --add-host adds */
-export function writeHosts(
+function writeHosts(
   directory: string,
   hostname: string,
   network: string,
@@ -48,8 +49,9 @@ export function writeHosts(
 ): void {
   const like = filesLike(network, connected);
   const own = like && readText(`${like}/hosts`);
-  const lines = added.map((line) => addedHost(line, network, connected?.place));
-  rewrite(`${directory}/hosts`, (own ?? hostsText(hostname, connected?.place)) + lines.join(""), 0o644);
+  let text = own ?? hostsText(hostname, connected?.place);
+  for (const line of added) text += addedHost(line, network, connected?.place);
+  rewrite(`${directory}/hosts`, text, 0o644);
 }
 
 /** The host's resolv.conf; where it names only the host itself, and systemd-resolved is that, whom it asks. */
@@ -58,6 +60,29 @@ function hostsResolver(): string {
   if (namesOthers(text)) return text;
   const behind = readText("/run/systemd/resolve/resolv.conf");
   return behind !== undefined && namesOthers(behind) ? behind : text;
+}
+
+/** A container's own /etc/resolv.conf: as it is when it starts. */
+function writeResolver(
+  directory: string,
+  network: string,
+  connected: Connected | undefined,
+  flags: ResolverFlags | undefined,
+): void {
+  const like = filesLike(network, connected);
+  const theirs = like === undefined ? (network === "none" ? "" : hostsResolver()) : readText(`${like}/resolv.conf`);
+  rewrite(`${directory}/resolv.conf`, resolverFile(theirs ?? "", flags, like === undefined), 0o644);
+}
+
+/** What depends on where a container is, when it starts. */
+export function writeStartFiles(
+  directory: string,
+  hostname: string,
+  { network = "none", hosts = [], resolver }: Pick<ContainerRecord, "network" | "hosts" | "resolver">,
+  connected: Connected,
+): void {
+  writeHosts(directory, hostname, network, connected, hosts);
+  writeResolver(directory, network, connected, resolver);
 }
 
 /** hosts, hostname and resolv.conf of a new container; with the host's network, the host's own words. */
@@ -69,7 +94,5 @@ export function writeNetworkFiles(
 ): void {
   writeNew(`${directory}/hostname`, `${hostname}\n`, 0o644);
   writeHosts(directory, hostname, network, connected, more.hosts ?? []);
-  const like = filesLike(network, connected);
-  const theirs = like === undefined ? (network === "none" ? "" : hostsResolver()) : readText(`${like}/resolv.conf`);
-  writeNew(`${directory}/resolv.conf`, resolverFile(theirs ?? "", more.resolver, like === undefined), 0o644);
+  writeResolver(directory, network, connected, more.resolver);
 }

@@ -33,7 +33,7 @@ export type Connect = (id: ContainerId, wanted: Pick<ContainerRecord, "publish" 
 /** The last number that init inherits something by. @param ports how many are published */
 export function lastInherited(network: string, ports: number): number {
   if (network === "none" || network === "host") return inherited.lock;
-  return network === "bridge" ? inherited.lease + ports : inherited.network;
+  return inherited.network + ports;
 }
 
 /** A namespace by the descriptor that init inherits. */

@@ -10,14 +10,8 @@ import { failedBy } from "../../ffi/errno.ts";
 import { isThere, readText } from "../../ffi/files.ts";
 import { OciboxError } from "../errors.ts";
 import { type Cgroups, freeze, processesIn, writeCgroupFile } from "../runtime/cgroups.ts";
+import { cgroupMount, cgroupsPath } from "./cgroup-path.ts";
 import type { ContainerId } from "./state.ts";
-
-export const cgroupMount = "/sys/fs/cgroup";
-
-/** The path of a container's cgroup in every hierarchy: linux.cgroupsPath of its config.json. */
-export function cgroupsPath(id: ContainerId): string {
-  return `/ocibox-${id}`;
-}
 
 function freezerOf(id: ContainerId): string {
   return `${cgroupMount}/freezer${cgroupsPath(id)}`;
@@ -56,6 +50,7 @@ async function freezeInV1(id: ContainerId, cgroups: Cgroups): Promise<void> {
     for (const pid of others) writeCgroupFile(`${directory}/cgroup.procs`, String(pid));
   }
   await freeze({ mode: "v1", directories: [directory] }, true);
+  if (pidsIn(directory).length === 0) throw new OciboxError("INVALID", "the container has ended meanwhile");
 }
 
 /** Stops all of a container. @throws OciboxError HOST where that cannot be */

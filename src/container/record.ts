@@ -1,13 +1,15 @@
 /** A container's folder below ROOT/containers: what it is made of, and what is left of it. */
 import { AT, AT_FDCWD, O } from "../../ffi/constants.ts";
-import { attempt, direct, SyscallError, tolerate } from "../../ffi/direct.ts";
+import { attempt, SyscallError, tolerate } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { isThere, makeDirectories, namesIn, readText, writeNew } from "../../ffi/files.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import type { PublishFlag } from "../bundle/publish.ts";
+import type { ResolverFlags } from "../bundle/resolver.ts";
 import { OciboxError } from "../errors.ts";
 import { removeTree } from "../layer/remove-tree.ts";
 import type { ChainId, Digest } from "../spec/digest.ts";
+import { replaceFile } from "../store/disk.ts";
 import type { Snapshotter } from "../store/snapshotter.ts";
 import { type ContainerId, isContainerId, isRunning, sweep } from "./state.ts";
 
@@ -47,15 +49,31 @@ export interface ContainerRecord {
   readonly publish?: readonly PublishFlag[];
   /** --ip */
   readonly address?: string;
+  /** --pidfile */
+  readonly pidFile?: string;
   /** --restart: always, unless-stopped, on-failure, on-failure:N. */
   readonly restart?: string;
   /** What --add-host adds. */
   readonly hosts?: readonly string[];
+  /** --dns and its kin. */
+  readonly resolver?: ResolverFlags;
   /** What -v, --mount and --volumes-from mount of the host's, and volumes. */
   readonly mounts?: readonly MountRecord[];
   /** Whether it has an init, and a standard input, which config.json does not say. */
   readonly init?: boolean;
   readonly interactive?: boolean;
+}
+
+/** Whether something that is mounted is a volume without a name, of this container. */
+export function isOwnVolume(root: string, { id }: Pick<ContainerRecord, "id">, source: string): boolean {
+  return source.startsWith(`${containerDirectory(root, id)}/volumes/`);
+}
+
+/** Another container that mounts what goes with this one. */
+export function dependentOf(root: string, record: Pick<ContainerRecord, "id">): ContainerRecord | undefined {
+  return listRecords(root).find(
+    ({ id, mounts = [] }) => id !== record.id && mounts.some(({ source }) => isOwnVolume(root, record, source)),
+  );
 }
 
 export interface ContainerStatus extends ContainerRecord {
@@ -81,6 +99,11 @@ export function volumesDirectory(root: string): string {
 /** What is mounted of a named volume. */
 export function volumeData(root: string, name: string): string {
   return `${root}/volumes/${name}/_data`;
+}
+
+/** Who copies into a container that does not run has this file to itself. */
+export function copyLock(root: string, id: ContainerId): string {
+  return `${containerDirectory(root, id)}/copy.lock`;
 }
 
 /** What a container that was left to itself has written. */
@@ -189,8 +212,8 @@ export function takeName(root: string, id: ContainerId, name: string): void {
   const made = tolerate(["EEXIST"], "symlinkat", id, AT_FDCWD, nameLink(root, name));
   if (made >= 0) return;
   const owner = ownerOf(root, name);
-  if (owner !== undefined && !isThere(`${containersDirectory(root)}/${owner}`)) {
-    // A container that was called otherwise when its end was planned.
+  if (owner === id) return;
+  if (owner !== undefined && isFree(root, owner as ContainerId, name)) {
     releaseName(root, owner as ContainerId, name);
     takeName(root, id, name);
     return;
@@ -198,6 +221,16 @@ export function takeName(root: string, id: ContainerId, name: string): void {
   throw new OciboxError("IN_USE", `a container with the name "${name}" exists already`, {
     hint: `remove it with: ocibox rm ${name}, or choose another name`,
   });
+}
+
+/**
+ * Whether a name that leads to a container is nobody's: the container is gone, or was renamed by a command that was killed.
+ * One of --rm keeps the name that it began with until its end, which takes that away.
+ */
+function isFree(root: string, owner: ContainerId, name: string): boolean {
+  const record = readRecord(root, owner);
+  if (record === undefined) return !isThere(containerDirectory(root, owner));
+  return record.name !== name && !record.autoRemove;
 }
 
 /** The id that a name leads to. */
@@ -211,21 +244,15 @@ function ownerOf(root: string, name: string): string | undefined {
  * Calls a container otherwise.
  * @throws OciboxError IN_USE where another container has the name
  */
-export function renameContainer(root: string, { id, name }: ContainerRecord, to: string): void {
+export function renameContainer(root: string, { id, name, autoRemove }: ContainerRecord, to: string): void {
   const record = readRecord(root, id);
-  if (record === undefined || to === name) return;
+  if (record === undefined) return;
   makeDirectories(`${root}/names`);
   takeName(root, id, to);
-  replaceFile(`${containerDirectory(root, id)}/container.json`, JSON.stringify({ ...record, name: to }));
-  releaseName(root, id, name);
-}
-
-/** All of it or nothing. */
-function replaceFile(path: string, text: string): void {
-  const temporary = `${path}.new`;
-  attempt("unlinkat", AT_FDCWD, temporary, 0);
-  writeNew(temporary, text, 0o600);
-  direct.renameat2(AT_FDCWD, temporary, AT_FDCWD, path, 0);
+  const path = `${containerDirectory(root, id)}/container.json`;
+  const bytes = new TextEncoder().encode(JSON.stringify({ ...record, name: to }));
+  if (to !== name) replaceFile(path, `${path}.new`, bytes);
+  if (to !== name && !autoRemove) releaseName(root, id, name);
 }
 
 function releaseName(root: string, id: ContainerId, name: string | undefined): void {

@@ -33,9 +33,13 @@ export function kindOfContainer(request: RunRequest): Kind {
   if (isTransport(imageName)) return { name: undefined, kept: undefined };
   // The numbers of ports that are asked for when it starts stand in its plan.
   const { publish = [], publishAll } = options.more;
-  // So does when it began.
-  if (options.more.report !== undefined) return { name: undefined, kept: undefined };
-  if (publishAll === true || publish.some(({ hostPort, upTo }) => hostPort !== upTo || hostPort === 0))
+  // So does when it began, and where this program is.
+  const { report, restart } = options.more;
+  if (report !== undefined || restart !== undefined) return { name: undefined, kept: undefined };
+  if (
+    publishAll === true ||
+    (publish.length > 0 && publish.some(({ hostPort, upTo }) => hostPort !== upTo || hostPort === 0))
+  )
     return { name: undefined, kept: undefined };
   const kinds: string[] = [];
   for (const { source, volume } of options.volumes)

@@ -4,7 +4,10 @@ import { tolerate } from "../../ffi/direct.ts";
 import { openMarked, readMark, untilEnded } from "../runtime/process-mark.ts";
 import { letGoOn } from "./pause.ts";
 import { type ContainerStatus, containerDirectory } from "./record.ts";
-import type { ContainerId } from "./state.ts";
+import { type ContainerId, isRunning } from "./state.ts";
+
+/** How long a process is waited for that is just being made, ms. */
+const patience = 2000;
 
 /** Who is to be signalled. */
 export class Signalled implements Disposable {
@@ -18,6 +21,18 @@ export class Signalled implements Disposable {
     const mark = container.running ? readMark(containerDirectory(root, container.id)) : undefined;
     const process = mark === undefined ? undefined : openMarked(mark);
     return process === undefined ? undefined : new Signalled(container.id, process);
+  }
+
+  /**
+   * The same of one that is perhaps just being started, by its own supervisor too: then its process is waited for.
+   * @returns undefined where nobody looks after it, or its process does not come
+   */
+  static async find(root: string, state: string, container: ContainerStatus): Promise<Signalled | undefined> {
+    for (const end = performance.now() + patience; ; await Bun.sleep(5)) {
+      const running = isRunning(state, container.id);
+      const found = Signalled.of(root, { ...container, running });
+      if (found !== undefined || !running || performance.now() > end) return found;
+    }
   }
 
   /** @throws SyscallError where it may not be sent */

@@ -1,24 +1,26 @@
 /** A container that was made, or has ended, is started: its tree as it is, by its own config.json. */
 import { encodePlan, type Fault } from "../../ffi/encode.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
-import { readText } from "../../ffi/files.ts";
+import { isThere } from "../../ffi/files.ts";
 import { execInit } from "../../ffi/launch.ts";
+import { lockFile } from "../../ffi/lock.ts";
 import type { Step } from "../../ffi/plan.ts";
 import { Undo } from "../../ffi/undo.ts";
 import { OciboxError } from "../errors.ts";
 import { compile } from "../plan/compile.ts";
 import { prepareTree } from "../rootfs/prepare.ts";
 import { hostFacts } from "../runtime/host.ts";
-import { decodeSpec } from "../spec/runtime-decode.ts";
 import type { Store } from "../store/store.ts";
 import { contextFor } from "./from-image.ts";
-import { writeHosts } from "./names.ts";
+import { writeStartFiles } from "./names.ts";
 import type { Connect } from "./network.ts";
-import { type ContainerStatus, containerDirectory, forgetExit } from "./record.ts";
+import { type ContainerStatus, containerDirectory, copyLock, forgetExit } from "./record.ts";
 import { firstTurn, nextTurn, restartFor } from "./restart.ts";
+import { readSpec } from "./spec.ts";
 import { claimId, inheritAs, inherited } from "./state.ts";
 
-const mostConfig = 16 << 20;
+/** How long a copy is waited for, ms. */
+const patience = 10_000;
 
 export interface StartOptions {
   /** In the foreground, with the caller's streams. */
@@ -28,7 +30,7 @@ export interface StartOptions {
   readonly explain: ((steps: readonly Step[]) => void) | undefined;
   readonly fault: Fault | undefined;
   /** Its supervisor starts it, as --restart says. */
-  readonly again: boolean;
+  readonly again: string | undefined;
   /** As for a new one. */
   readonly connect: Connect | undefined;
 }
@@ -66,6 +68,19 @@ function inheritedTree(store: Store, container: ContainerStatus, undo: Undo): nu
   return undo.use(inheritAs(mounted.fd, inherited.rootfs)).fd;
 }
 
+/** Waits for who copies into it. @throws OciboxError IN_USE where that takes long */
+function untilCopied(root: string, { id, name }: ContainerStatus): void {
+  const path = copyLock(root, id);
+  const end = performance.now() + patience;
+  while (isThere(path)) {
+    using lock = lockFile(path, "exclusive");
+    if (lock !== undefined) return;
+    if (performance.now() > end)
+      throw new OciboxError("IN_USE", `the container "${name}" is being copied to`, { hint: "try again" });
+    Bun.sleepSync(10);
+  }
+}
+
 /**
  * Starts a container. Does not return: init takes over this process. Returns only where the plan was to be printed.
  * @throws OciboxError; the container is as it was then
@@ -75,16 +90,15 @@ export function startContainer(store: Store, state: string, container: Container
   const { root } = store;
   using claimed = container.running ? undefined : claimId(state, id);
   if (claimed === undefined) throw alreadyRuns(container);
-  const config = readText(`${containerDirectory(root, id)}/config.json`, mostConfig);
-  if (config === undefined) throw new OciboxError("STORE", `the container "${name}" has lost its config.json`);
-  const spec = decodeSpec(config);
+  untilCopied(root, container);
+  const spec = readSpec(root, container);
   using undo = new Undo();
   const { attach, says, connect } = options;
-  const turn = options.explain === undefined ? nextTurn(root, id, options.again) : firstTurn;
+  const turn = options.explain === undefined ? nextTurn(root, container, options.again) : firstTurn;
   if (turn === undefined) return 0;
-  const { network = "none", publish = [], hosts = [] } = container;
+  const { network = "none", publish = [] } = container;
   const connected = connect?.(id, container, undo);
-  if (connected !== undefined) writeHosts(containerDirectory(root, id), spec.hostname ?? "", network, connected, hosts);
+  if (connected !== undefined) writeStartFiles(containerDirectory(root, id), spec.hostname ?? "", container, connected);
   const request = {
     root,
     name,
@@ -96,7 +110,7 @@ export function startContainer(store: Store, state: string, container: Container
     network,
     ports: connected?.ports ?? publish,
     report: undefined,
-    pidFile: undefined,
+    pidFile: container.pidFile,
     restart: attach ? undefined : restartFor(store, state, container, turn),
   };
   const context = contextFor(request, claimed, spec, inheritedTree(store, container, undo), says);

@@ -22,9 +22,9 @@ const mostCode = 16;
 
 /**
  * The numbers that init inherits a container's tree and its lock by: a plan that is kept names them. So it does the network
- * namespace that it joins; behind what holds its address come the sockets of published ports.
+ * namespace that it joins; behind it come the sockets of published ports.
  */
-export const inherited = { rootfs: 64, lock: 65, network: 66, lease: 67 } as const;
+export const inherited = { rootfs: 64, lock: 65, network: 66 } as const;
 
 /** A copy of a descriptor that init inherits. @throws OciboxError HOST where its number is in use */
 export function inheritAs(fd: number, number: number): OwnedFd {

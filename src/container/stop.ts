@@ -1,4 +1,6 @@
 /** Asking containers to end, and ending them after a while. */
+import { SIG } from "../../ffi/constants.ts";
+import { OciboxError } from "../errors.ts";
 import { parseSignal } from "../runtime/state.ts";
 import { letGoOn } from "./pause.ts";
 import type { ContainerStatus } from "./record.ts";
@@ -28,20 +30,24 @@ export async function stopAll(
   stopped: (index: number) => void,
 ): Promise<void> {
   using owned = new DisposableStack();
-  const processes = containers.map((each) => {
-    holdBack(root, each.id);
-    const process = Signalled.of(root, each);
+  // What is no signal is told before anything is stopped.
+  const signals = containers.map((each) => parseSignal(signal ?? each.stopSignal ?? "TERM"));
+  for (const each of containers) holdBack(root, each);
+  const processes: (Signalled | undefined)[] = [];
+  for (const [index, each] of containers.entries()) {
+    const process = await Signalled.find(root, state, each);
     if (process !== undefined) owned.use(process);
-    process?.send(parseSignal(signal ?? each.stopSignal ?? "TERM"));
+    process?.send(signals[index] ?? SIG.SIGTERM);
     // Of one that is paused it is heard of then.
     letGoOn(each.id);
-    return process;
-  });
+    processes.push(process);
+  }
   const from = performance.now();
-  for (const [index, { id, stopTimeout }] of containers.entries()) {
+  for (const [index, { id, name, stopTimeout }] of containers.entries()) {
     const within = seconds ?? stopTimeout ?? usualSeconds;
     processes[index]?.end(Math.max(0, within - (performance.now() - from) / 1000));
-    await untilLeft(state, id, 10_000);
+    if (!(await untilLeft(state, id, 10_000)))
+      throw new OciboxError("HOST", `the container "${name}" did not end`, { hint: `see: ocibox top ${name}` });
     stopped(index);
   }
 }

@@ -2,6 +2,7 @@
 import { readText } from "../../ffi/files.ts";
 import { statsOf } from "../runtime/cgroup-stats.ts";
 import { processesIn } from "../runtime/cgroups.ts";
+import { statOf, ticksPerSecond } from "../runtime/process-mark.ts";
 import { ownCgroups } from "./own-cgroups.ts";
 import type { ContainerStatus } from "./record.ts";
 
@@ -51,19 +52,18 @@ function networkBytes(pid: number | undefined): readonly [received: number, sent
   return [received, sent];
 }
 
-/** USER_HZ: times(2). Nanoseconds. */
-const tick = 1e7;
+/** Nanoseconds. */
+const tick = 1e9 / ticksPerSecond;
 
 /** What processes say of themselves, where no cgroup counts: what has ended is not in it. */
 function sumOf(pids: readonly number[], file: string, pattern: RegExp): number {
   return pids.reduce((sum, pid) => sum + Number(pattern.exec(readText(`/proc/${pid}/${file}`) ?? "")?.[1] ?? 0), 0);
 }
 
-/** proc_pid_stat(5): utime and stime, behind the name, which may have anything in it. */
+/** utime and stime. */
 function processorTime(pids: readonly number[]): number {
   return pids.reduce((sum, pid) => {
-    const stat = readText(`/proc/${pid}/stat`) ?? "";
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const { fields } = statOf(readText(`/proc/${pid}/stat`) ?? "");
     return sum + (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * tick;
   }, 0);
 }

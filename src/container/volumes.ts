@@ -3,16 +3,18 @@
  * ROOT/volumes/NAME with `volume.json` and `_data`; it is there as a whole or not at all.
  */
 import { copyAttributes } from "../../ffi/attributes.ts";
-import { AT_FDCWD, O, RENAME, RESOLVE } from "../../ffi/constants.ts";
+import { AT_FDCWD, O, RENAME } from "../../ffi/constants.ts";
 import { attempt, direct, tolerate } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { makeDirectories, namesIn, readText, writeNew } from "../../ffi/files.ts";
+import { isThere, makeDirectories, namesIn, readText } from "../../ffi/files.ts";
 import { lockFile } from "../../ffi/lock.ts";
-import { struct } from "../../ffi/sys.ts";
+import { isName } from "../bundle/values.ts";
 import { OciboxError } from "../errors.ts";
 import { copyContents } from "../layer/copy-tree.ts";
 import { names, removeTree } from "../layer/remove-tree.ts";
+import { openInRoot } from "../runtime/read-in-root.ts";
 import { emptyTrash, toTrash } from "../store/collect.ts";
+import { replaceFile, syncDirectory } from "../store/disk.ts";
 import type { Store } from "../store/store.ts";
 import { listRecords, volumeData, volumesDirectory } from "./record.ts";
 import type { ContainerId } from "./state.ts";
@@ -28,13 +30,12 @@ export interface VolumeRecord {
 }
 
 const directoryFlags = O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC;
-const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 /** What is not whole yet, or not any more: no volume's name. */
 const unfinished = ".";
 
 /** @throws OciboxError USAGE */
 export function checkVolumeName(name: string): void {
-  if (namePattern.test(name) && name.length < 256) return;
+  if (isName(name)) return;
   throw new OciboxError("USAGE", `the volume "${name}" has a name that is not letters, digits, "_", "." and "-"`);
 }
 
@@ -44,16 +45,18 @@ export function createVolume(root: string, name: string, more: Partial<VolumeRec
   const path = `${directory}/${name}`;
   if (readVolume(root, name) !== undefined) return false;
   makeDirectories(directory);
-  const temporary = `${unfinished}${crypto.getRandomValues(new Uint8Array(8)).toHex()}`;
-  direct.mkdirat(AT_FDCWD, `${directory}/${temporary}`, 0o700);
-  direct.mkdirat(AT_FDCWD, `${directory}/${temporary}/_data`, 0o755);
+  const temporary = `${directory}/${unfinished}${crypto.getRandomValues(new Uint8Array(8)).toHex()}`;
+  direct.mkdirat(AT_FDCWD, temporary, 0o700);
+  direct.mkdirat(AT_FDCWD, `${temporary}/_data`, 0o755);
+  // Whatever the caller's mask is.
+  direct.fchmodat(AT_FDCWD, `${temporary}/_data`, 0o755);
   const record: VolumeRecord = { labels: {}, ...more, name, created: new Date().toISOString() };
-  writeNew(`${directory}/${temporary}/volume.json`, JSON.stringify(record), 0o600);
-  const flags = RENAME.RENAME_NOREPLACE;
-  const made = tolerate(["EEXIST"], "renameat2", AT_FDCWD, `${directory}/${temporary}`, AT_FDCWD, path, flags);
-  if (made >= 0) return true;
-  removeBelow(directory, temporary);
-  return false;
+  const bytes = new TextEncoder().encode(JSON.stringify(record));
+  replaceFile(`${temporary}/volume.json`, `${temporary}/volume.json.new`, bytes);
+  const made = tolerate(["EEXIST"], "renameat2", AT_FDCWD, temporary, AT_FDCWD, path, RENAME.RENAME_NOREPLACE);
+  if (made < 0) removeBelow(directory, temporary.slice(directory.length + 1));
+  else syncDirectory(directory);
+  return made >= 0;
 }
 
 /** Undefined where there is none of the name. */
@@ -63,7 +66,7 @@ export function readVolume(root: string, name: string): VolumeRecord | undefined
   try {
     return JSON.parse(text) as VolumeRecord;
   } catch {
-    // The disk was full: its data is there all the same.
+    // Somebody has been at it: its data is there all the same.
     return { name, created: "", labels: {} };
   }
 }
@@ -96,9 +99,15 @@ function removeBelow(directory: string, name: string): void {
   removeTree(parent.fd, name);
 }
 
-/** Takes back a volume that was made for a container that could not be; what others have by now, or is in it, stays. */
+/**
+ * Takes back a volume that was made for a container that could not be. What is in it stays, and so it does where containers
+ * are being made: one of them may be about to have it.
+ */
 export function dropVolume(store: Store, name: string, id: ContainerId): void {
-  using data = new OwnedFd(direct.openat(AT_FDCWD, volumeData(store.root, name), directoryFlags, 0));
+  using lock = lockFile(`${store.root}/lock`, "exclusive");
+  const fd = attempt("openat", AT_FDCWD, volumeData(store.root, name), directoryFlags, 0);
+  if (lock === undefined || fd < 0) return;
+  using data = new OwnedFd(fd);
   const others = listRecords(store.root).filter((each) => each.id !== id);
   const taken = others.some(({ mounts = [] }) => mounts.some(({ volume }) => volume === name));
   if (isEmpty(data.fd) && !taken) toTrash(store, `volumes/${name}`);
@@ -106,22 +115,37 @@ export function dropVolume(store: Store, name: string, id: ContainerId): void {
 
 /**
  * Removes volumes that no container has, while none is being made.
- * @param choose of all that nobody has
+ * @param choose of all that there are
  * @returns their names
- * @throws OciboxError IN_USE where containers are being made all the time
+ * @throws OciboxError IN_USE where containers are being made all the time, STORE where one could not be removed
  */
 export async function removeVolumes(
   store: Store,
   choose: (all: readonly VolumeRecord[], users: ReadonlyMap<string, readonly string[]>) => readonly string[],
 ): Promise<string[]> {
+  store.prepare();
+  const chosen = await take(store, choose);
+  // Not before others may go on: it may be much.
+  emptyTrash(store);
+  return chosen;
+}
+
+async function take(store: Store, choose: Parameters<typeof removeVolumes>[1]): Promise<string[]> {
   using lock = await store.lockAlone(10_000);
   if (lock === undefined)
     throw new OciboxError("IN_USE", `containers are being made in "${store.root}" all the time: nothing was removed`, {
       hint: "try again",
     });
-  const chosen = [...choose(listVolumes(store.root), volumeUsers(store.root))];
-  for (const name of chosen) toTrash(store, `volumes/${name}`);
-  emptyTrash(store);
+  const { root } = store;
+  // What a killed command has not made whole.
+  for (const name of namesIn(volumesDirectory(root)))
+    if (name.startsWith(unfinished)) toTrash(store, `volumes/${name}`);
+  const chosen = [...choose(listVolumes(root), volumeUsers(root))];
+  for (const name of chosen) {
+    toTrash(store, `volumes/${name}`);
+    if (readVolume(root, name) !== undefined)
+      throw new OciboxError("STORE", `the volume "${name}" could not be removed from "${root}"`);
+  }
   return chosen;
 }
 
@@ -130,44 +154,58 @@ function isEmpty(directory: number): boolean {
   return true;
 }
 
-/** Nobody else fills the volume meanwhile. */
+/** How long somebody else who fills the volume is waited for, ms. */
+const patience = 600_000;
+
+/** Nobody else fills the volume meanwhile. @throws OciboxError IN_USE where somebody does so for very long */
 function lockedAlone(path: string): OwnedFd {
-  for (;;) {
+  for (const end = performance.now() + patience; performance.now() < end; Bun.sleepSync(5)) {
     const lock = lockFile(path, "exclusive");
     if (lock !== undefined) return lock;
-    Bun.sleepSync(5);
   }
+  throw new OciboxError("IN_USE", `somebody else has been filling the volume for ${patience / 1000} s: "${path}"`);
 }
 
-/** A directory of a container's tree, symlinks kept inside it. */
-function openIn(rootfs: number, path: string): OwnedFd | undefined {
-  const resolve = RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS;
-  const how = struct<number>("open_how", { flags: directoryFlags, resolve });
-  const fd = attempt("openat2", rootfs, path, how, 24);
-  return fd < 0 ? undefined : new OwnedFd(fd);
+/** What is copied, and what is whole and to be moved in. */
+const [beginning, whole] = ["_fill", "_ready"];
+
+/** Moves what is whole into the volume; what is there by now stays. */
+function moveIn(folder: string, path: string, data: number): void {
+  const ready = `${folder}/${whole}`;
+  using copy = new OwnedFd(direct.openat(AT_FDCWD, ready, directoryFlags, 0));
+  copyAttributes(ready, path);
+  for (const each of [...names(copy.fd)])
+    tolerate(["EEXIST"], "renameat2", copy.fd, each, data, each, RENAME.RENAME_NOREPLACE);
+  // A change of what is in it changes its times.
+  copyAttributes(ready, path);
+  removeBelow(folder, whole);
 }
 
 /**
  * What the image has where an empty volume is mounted becomes the volume's, with the directory's owner and mode, as docker
- * does it. It is copied beside it and moved in then: a copy that is cut short is none.
+ * does it. It is copied beside it, and moved in when it is whole: what is cut short before is copied anew, and what is cut
+ * short then is moved by the next.
  * @param folder where the copy is made @param path of the volume's own directory
  * @param rootfs of the container @param destination in it
  */
 export function fill(folder: string, path: string, rootfs: number, destination: string): void {
   using data = new OwnedFd(direct.openat(AT_FDCWD, path, directoryFlags, 0));
-  if (!isEmpty(data.fd)) return;
-  using from = openIn(rootfs, destination);
+  const begun = (): boolean => isThere(`${folder}/${beginning}`) || isThere(`${folder}/${whole}`);
+  if (!isEmpty(data.fd) && !begun()) return;
+  using from = openInRoot(rootfs, destination, O.O_RDONLY | O.O_DIRECTORY);
   // Nothing there, or no directory: it begins empty.
-  if (from === undefined) return;
+  if (from === undefined && !begun()) return;
   using lock = lockedAlone(`${folder}/lock`);
   void lock;
-  // Somebody else may have filled it meanwhile.
-  if (!isEmpty(data.fd)) return;
-  removeBelow(folder, "_fill");
-  direct.mkdirat(AT_FDCWD, `${folder}/_fill`, 0o700);
-  using copy = new OwnedFd(direct.openat(AT_FDCWD, `${folder}/_fill`, directoryFlags, 0));
-  copyContents(from.fd, copy.fd);
-  for (const each of [...names(copy.fd)]) direct.renameat2(copy.fd, each, data.fd, each, 0);
-  copyAttributes(`/proc/self/fd/${from.fd}/.`, path);
-  removeBelow(folder, "_fill");
+  if (!isThere(`${folder}/${whole}`)) {
+    removeBelow(folder, beginning);
+    // Somebody else may have filled it meanwhile.
+    if (from === undefined || !isEmpty(data.fd)) return;
+    direct.mkdirat(AT_FDCWD, `${folder}/${beginning}`, 0o700);
+    using copy = new OwnedFd(direct.openat(AT_FDCWD, `${folder}/${beginning}`, directoryFlags, 0));
+    copyContents(from.fd, copy.fd);
+    copyAttributes(`/proc/self/fd/${from.fd}/.`, `${folder}/${beginning}`);
+    direct.renameat2(AT_FDCWD, `${folder}/${beginning}`, AT_FDCWD, `${folder}/${whole}`, 0);
+  }
+  moveIn(folder, path, data.fd);
 }

@@ -17,6 +17,10 @@ interface Own {
   readonly uid: number;
   readonly gid: number;
   readonly mode: number;
+  /** Device and inode. */
+  readonly identity: string;
+  /** Whether it has more than one name. */
+  readonly several: boolean;
   readonly seconds: number;
   readonly nanoseconds: number;
 }
@@ -60,6 +64,8 @@ class Copier {
   readonly #links = new Map<string, Uint8Array>();
   readonly #buffer = alloc(1 << 20);
   readonly #owners = ownersHere();
+  /** Directories that were made, or copied into. */
+  readonly #made = new Set<string>();
   entries = 0;
 
   constructor(
@@ -78,32 +84,46 @@ class Copier {
     direct.statx(from, name, AT.AT_SYMLINK_NOFOLLOW, statMask, this.#stat);
     const mode = this.#get("stx_mode");
     const kind = mode & S.S_IFMT;
-    const { owner, replace, watched } = this.options;
+    const { owner, watched } = this.options;
     const own = {
       uid: owner?.uid ?? this.#owners.uid(this.#get("stx_uid")),
       gid: owner?.gid ?? this.#owners.gid(this.#get("stx_gid")),
       mode: mode & 0o7777,
+      identity: this.#identity(),
+      several: kind !== S.S_IFDIR && watched !== true && this.#get("stx_nlink") > 1,
       seconds: this.#get("stx_mtime_sec"),
       nanoseconds: this.#get("stx_mtime_nsec"),
     };
-    const device = this.#device();
-    const several = kind !== S.S_IFDIR && watched !== true && this.#get("stx_nlink") > 1;
-    const mounted = replace === true && kind !== S.S_IFDIR && !this.#makeRoom(to, as);
-    if (several && !mounted) {
-      const key = `${this.#get("stx_dev_major")}:${this.#get("stx_dev_minor")}:${this.#get("stx_ino")}`;
-      const first = this.#links.get(key);
-      if (first !== undefined) {
-        direct.linkat(this.top, first, to, as, 0);
-        return;
-      }
-      this.#links.set(key, path);
+    if (kind === S.S_IFREG) {
+      this.#file(from, name, to, as, own, path);
+      return;
     }
-    if (kind === S.S_IFREG) this.#file(from, name, to, as, own, mounted);
-    else if (kind === S.S_IFLNK) this.#symlink(from, name, to, as, own);
-    else if (kind === S.S_IFDIR) this.#directory(from, name, to, as, own, path);
+    if (kind === S.S_IFDIR) {
+      this.#directory(from, name, to, as, own, path);
+      return;
+    }
+    const device = this.#device();
+    if (this.#linked(to, as, path, own)) return;
+    if (this.options.replace === true && !this.#makeRoom(to, as))
+      throw new OciboxError("IN_USE", `"${shown(as)}" is mounted there, and cannot be overwritten`);
+    if (kind === S.S_IFLNK) this.#symlink(from, name, to, as, own);
     else this.#node(to, as, own, kind, device);
-    copyXattrs(pathAt(from, name), pathAt(to, as));
+    // By name, which somebody may have given to something else.
+    if (this.options.watched !== true) copyXattrs(pathAt(from, name), pathAt(to, as));
     direct.utimensat(to, as, timesOf(own), AT.AT_SYMLINK_NOFOLLOW);
+  }
+
+  /** Another name of a file that was copied under its first. */
+  #linked(to: number, as: Uint8Array, path: Uint8Array, own: Own): boolean {
+    if (!own.several) return false;
+    const first = this.#links.get(own.identity);
+    if (first === undefined) {
+      this.#links.set(own.identity, path);
+      return false;
+    }
+    if (this.options.replace === true) this.#makeRoom(to, as);
+    direct.linkat(this.top, first, to, as, 0);
+    return true;
   }
 
   /**
@@ -121,16 +141,27 @@ class Copier {
   }
 
   /** Owner and mode of what a descriptor is of: by name somebody might have put a symlink in its place. */
-  #own(fd: number, { uid, gid, mode }: Own): void {
+  #own(fd: number, { uid, gid, mode }: Own, source: number): void {
     direct.fchownat(fd, "", uid, gid, AT.AT_EMPTY_PATH);
     // After the owner, whose change takes set-uid bits away.
     direct.fchmod(fd, mode);
+    copyXattrs(source, fd);
+  }
+
+  #identity(): string {
+    return `${this.#get("stx_dev_major")}:${this.#get("stx_dev_minor")}:${this.#get("stx_ino")}`;
+  }
+
+  /** Of what has a name; undefined where nothing has. */
+  #identityAt(directory: number, name: Uint8Array): string | undefined {
+    const found = attempt("statx", directory, name, AT.AT_SYMLINK_NOFOLLOW, statMask, this.#stat);
+    return found < 0 ? undefined : this.#identity();
   }
 
   #node(to: number, as: Uint8Array, { uid, gid, mode }: Own, kind: number, device: number): void {
     direct.mknodat(to, as, kind | 0o600, device);
-    direct.fchownat(to, as, uid, gid, AT.AT_SYMLINK_NOFOLLOW);
     using node = new OwnedFd(direct.openat(to, as, O.O_PATH | O.O_NOFOLLOW | O.O_CLOEXEC, 0));
+    direct.fchownat(node.fd, "", uid, gid, AT.AT_EMPTY_PATH);
     direct.fchmodat(AT_FDCWD, `/proc/self/fd/${node.fd}`, mode);
   }
 
@@ -147,25 +178,59 @@ class Copier {
     direct.fchownat(to, as, uid, gid, AT.AT_SYMLINK_NOFOLLOW);
   }
 
-  /** @param mounted whether it is written into the file that is there */
-  #file(from: number, name: Uint8Array, to: number, as: Uint8Array, own: Own, mounted: boolean): void {
+  #file(from: number, name: Uint8Array, to: number, as: Uint8Array, own: Own, path: Uint8Array): void {
+    // First of all: what cannot be read takes nothing away.
     using source = new OwnedFd(direct.openat(from, name, sourceFlags, 0));
-    const flags = O.O_WRONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC;
-    using copy = new OwnedFd(direct.openat(to, as, flags | (mounted ? O.O_TRUNC : O.O_CREAT | O.O_EXCL), 0o600));
+    if (this.#linked(to, as, path, own)) return;
+    let flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
+    let mounted = false;
+    if (this.options.replace === true) {
+      if (this.#identityAt(to, as) === own.identity)
+        throw new OciboxError("INVALID", `"${shown(as)}" is the file that is copied, and stays as it is`);
+      mounted = !this.#makeRoom(to, as);
+      if (mounted) flags = O.O_WRONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC;
+    }
+    using copy = new OwnedFd(direct.openat(to, as, flags, 0o600));
+    if (mounted) this.#empty(copy.fd, as, own);
     if (attempt("ioctl", copy.fd, IOCTL.FICLONE, source.fd) < 0) copyData(source.fd, copy.fd, this.#buffer);
-    this.#own(copy.fd, own);
+    // A file that is mounted stays the one that it is, whosever that is.
+    if (!mounted) this.#own(copy.fd, own, source.fd);
+    direct.utimensat(to, as, timesOf(own), AT.AT_SYMLINK_NOFOLLOW);
+  }
+
+  /** What is mounted is written into: a file, and none that is copied. */
+  #empty(fd: number, as: Uint8Array, own: Own): void {
+    direct.statx(fd, "", AT.AT_EMPTY_PATH, statMask, this.#stat);
+    const same = this.#identity() === own.identity;
+    if (same || (this.#get("stx_mode") & S.S_IFMT) !== S.S_IFREG)
+      throw new OciboxError(
+        "INVALID",
+        `"${shown(as)}" is mounted there, and is ${same ? "the file that is copied" : "no file that could be overwritten"}`,
+      );
+    direct.ftruncate(fd, 0);
   }
 
   #directory(from: number, name: Uint8Array, to: number, as: Uint8Array, own: Own, path: Uint8Array): void {
+    if (this.#made.has(own.identity)) throw new OciboxError("INVALID", `"${shown(name)}" cannot be copied into itself`);
+    using source = new OwnedFd(direct.openat(from, name, directoryFlags, 0));
     if (this.options.replace === true) tolerate(["EEXIST"], "mkdirat", to, as, 0o700);
     else direct.mkdirat(to, as, 0o700);
-    using source = new OwnedFd(direct.openat(from, name, directoryFlags, 0));
     const opened = tolerate(["ENOTDIR", "ELOOP"], "openat", to, as, directoryFlags, 0);
     if (opened < 0)
       throw new OciboxError("IN_USE", `"${shown(as)}" is no directory there, and cannot be overwritten by one`);
     using copy = new OwnedFd(opened);
+    this.enter(copy.fd);
+    if (this.#made.has(own.identity)) throw new OciboxError("INVALID", `"${shown(name)}" cannot be copied into itself`);
     this.all(source.fd, copy.fd, path);
-    this.#own(copy.fd, own);
+    this.#own(copy.fd, own, source.fd);
+    direct.utimensat(to, as, timesOf(own), AT.AT_SYMLINK_NOFOLLOW);
+  }
+
+  /** A directory that is copied into: where it is found among what is copied there would be no end of it. */
+  enter(fd: number): void {
+    if (this.options.replace !== true) return;
+    direct.statx(fd, "", AT.AT_EMPTY_PATH, statMask, this.#stat);
+    this.#made.add(this.#identity());
   }
 
   /** What is in a directory. @param path of the copy from its top, with a NUL behind it */
@@ -199,12 +264,19 @@ function text(name: string): Uint8Array {
  */
 export function copyContents(from: number, to: number, options: CopyOptions = {}): number {
   const copier = new Copier(to, options);
+  copier.enter(to);
   copier.all(from, to, alloc(1));
   return copier.entries;
 }
 
-/** One name with all below it, under another name. @throws SyscallError, EEXIST where there is one of that name */
+/**
+ * One name with all below it, under another name.
+ * @throws SyscallError, EEXIST where there is one of that name; with `replace` OciboxError for what cannot be overwritten
+ */
 export function copyEntry(from: number, name: string, to: number, as: string, options: CopyOptions = {}): number {
+  for (const each of [name, as])
+    if (each === "" || each === "." || each === "..")
+      throw new OciboxError("INVALID", `"${each}" is no name that could be copied`);
   const copier = new Copier(to, options);
   copier.copy(from, text(name), to, text(as), text(as));
   return copier.entries;

@@ -22,7 +22,7 @@ export function parseAddress(text: string): number | undefined {
 }
 
 export function dotted(address: number): string {
-  return [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join(".");
+  return `${address >>> 24}.${(address >>> 16) & 255}.${(address >>> 8) & 255}.${address & 255}`;
 }
 
 function maskOf(prefix: number): number {

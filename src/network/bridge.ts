@@ -2,8 +2,8 @@
  * The bridge that containers are at: a device of the host's with an address of its own, which is their gateway, and the
  * rules beside it. It is made when the first container needs it, and stays, as other tools' bridges do.
  *
- * Nothing is locked: each part can be made by two at once, of whom the second finds it there. The table is the last, and
- * so its being there says that the rest is.
+ * Nothing is locked: each part can be made by two at once, of whom the second finds it there. Forwarding is set last, and so
+ * its being set says that the rest is there.
  */
 import { AF, AT_FDCWD, IFA, IFF_UP, IFLA, IFLA_INFO, NETLINK, NLM_F, O, RTM } from "../../ffi/constants.ts";
 import { attempt, SyscallError } from "../../ffi/direct.ts";
@@ -17,6 +17,7 @@ import {
   attributesIn,
   bigEndian,
   linkBody,
+  linkIndex,
   linkSize,
   type NetlinkMessage,
   netlinkMessage,
@@ -44,7 +45,7 @@ const usualMtu = 1500;
 /** Of the networks that are tried, bits. */
 const prefix = 16;
 /** Tried in turn, until one is not on the way to anywhere else: 10.87 and those before it, and some of 172.16/12. */
-const candidates = [
+const candidates = (): number[] => [
   ...[87, 86, 85, 84, 83, 82, 81, 80].map((second) => ((10 << 24) | (second << 16)) >>> 0),
   ...[29, 28, 27, 26].map((second) => ((172 << 24) | (second << 16)) >>> 0),
 ];
@@ -52,9 +53,17 @@ const withoutIt = "--network host has the host's network, --network none has loo
 
 /** @throws OciboxError HOST */
 export function refused(deed: string, errno: number): never {
-  throw new OciboxError("HOST", `cannot make a container's network: ${deed} failed: ${errnoWords(errno)}`, {
-    hint: withoutIt,
-  });
+  throw new OciboxError("HOST", `cannot change the network: ${deed} failed: ${errnoWords(errno)}`, { hint: withoutIt });
+}
+
+/** @throws OciboxError HOST where the kernel has no such sockets, or somebody forbids them */
+export function openSocket(protocol: keyof typeof NETLINK): NetlinkSocket {
+  try {
+    return new NetlinkSocket(NETLINK[protocol]);
+  } catch (error) {
+    if (error instanceof SyscallError) refused(`socket(AF_NETLINK, ${protocol})`, error.errno);
+    throw error;
+  }
 }
 
 /** Tells the kernel something; the errnos named are no failure. @throws OciboxError HOST */
@@ -83,36 +92,54 @@ function refuseIf(deed: string, errno: number, tolerated: readonly ErrnoName[]):
 
 /** The device of a name; undefined where there is none. @throws OciboxError HOST */
 export function askLink(socket: NetlinkSocket, name: string): Received | undefined {
-  const answer = socket.ask(netlinkMessage(RTM.RTM_GETLINK, 0, linkBody(0), [attribute(IFLA.IFLA_IFNAME, name)]));
+  const answer = socket.link(name);
   if (typeof answer !== "number") return answer;
   if (answer === errnoOf("ENODEV")) return undefined;
   refused(`RTM_GETLINK("${name}")`, answer);
-}
-
-export function indexOf({ body }: Received): number {
-  return new DataView(body.buffer, body.byteOffset).getInt32(4, true);
 }
 
 function mtuOf({ body }: Received): number {
   return wordOf(attributesIn(body, linkSize), IFLA.IFLA_MTU) || usualMtu;
 }
 
+interface OwnAddress {
+  readonly index: number;
+  readonly address: number;
+  readonly prefix: number;
+}
+
+/** This host's addresses of IPv4. */
+function addresses(socket: NetlinkSocket): OwnAddress[] {
+  const found: OwnAddress[] = [];
+  for (const answer of socket.dump(RTM.RTM_GETADDR, addressBody(AF.AF_INET, 0, 0, 0))) {
+    const { body } = answer;
+    const bytes = attributesIn(body, addressSize).get(IFA.IFA_LOCAL);
+    if (bytes?.byteLength !== 4) continue;
+    const address = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+    found.push({ index: linkIndex(answer), address, prefix: body[1] ?? prefix });
+  }
+  return found;
+}
+
+/** Every address that packets to this host may have. */
+export function ownAddresses(): ReadonlySet<number> {
+  using socket = openSocket("NETLINK_ROUTE");
+  const found = new Set<number>();
+  for (const { address } of addresses(socket)) found.add(address);
+  return found;
+}
+
 /** The address that a device has, if any. */
 function addressAt(socket: NetlinkSocket, index: number): Pick<Bridge, "address" | "subnet"> | undefined {
-  for (const { body } of socket.dump(RTM.RTM_GETADDR, addressBody(AF.AF_INET, 0, 0, 0))) {
-    const view = new DataView(body.buffer, body.byteOffset);
-    const bytes = attributesIn(body, addressSize).get(IFA.IFA_LOCAL);
-    if (view.getUint32(4, true) !== index || bytes?.byteLength !== 4) continue;
-    const address = bytes.reduce((value, byte) => value * 256 + byte, 0);
-    return { address, subnet: subnetOf(address, body[1] ?? prefix) };
-  }
+  for (const each of addresses(socket))
+    if (each.index === index) return { address: each.address, subnet: subnetOf(each.address, each.prefix) };
   return undefined;
 }
 
 function lookFor(socket: NetlinkSocket): Bridge | undefined {
   const link = askLink(socket, bridgeName);
   if (link === undefined) return undefined;
-  const index = indexOf(link);
+  const index = linkIndex(link);
   const at = addressAt(socket, index);
   return at && { index, mtu: mtuOf(link), ...at };
 }
@@ -120,11 +147,10 @@ function lookFor(socket: NetlinkSocket): Bridge | undefined {
 /** A network that none of the host's routes leads to. @throws OciboxError HOST */
 export function freeSubnet(routes: readonly Route[]): Subnet {
   const taken = routes.filter((each) => each.prefix > 0 && each.device !== bridgeName);
-  const free = candidates
-    .map((network) => ({ network, prefix }))
-    .find((each) => !taken.some((other) => overlap(each, other)));
+  const subnets = candidates().map((network) => ({ network, prefix }));
+  const free = subnets.find((each) => !taken.some((other) => overlap(each, other)));
   if (free !== undefined) return free;
-  const tried = `${writtenSubnet({ network: candidates[0] ?? 0, prefix })} and ${candidates.length - 1} others`;
+  const tried = `${writtenSubnet({ network: candidates()[0] ?? 0, prefix })} and ${subnets.length - 1} others`;
   throw new OciboxError("HOST", `cannot make a container's network: this host has ways to ${tried}`, {
     hint: `name one that is free: OCIBOX_SUBNET=192.168.77.0/24; ${withoutIt}`,
   });
@@ -135,10 +161,14 @@ export function hardwareAddress(address: number): Uint8Array {
   return new Uint8Array([2, 0x42, ...bigEndian(address)]);
 }
 
+function isSet(name: string, value: string): boolean {
+  return readText(`/proc/sys/net/${name}`)?.trim() === value;
+}
+
 /** Writes a setting of the host's. @throws OciboxError HOST, but where there is none of the name and it is `optional` */
 export function setting(name: string, value: string, optional = false): void {
   const path = `/proc/sys/net/${name}`;
-  if (readText(path)?.trim() === value) return;
+  if (isSet(name, value)) return;
   const fd = attempt("openat", AT_FDCWD, path, O.O_WRONLY | O.O_CLOEXEC, 0);
   if (fd < 0 && optional && failedBy(fd, "ENOENT")) return;
   if (fd < 0) refused(`writing ${path}`, -fd);
@@ -150,6 +180,9 @@ export function setting(name: string, value: string, optional = false): void {
     throw error;
   }
 }
+
+/** The last that is set: where it is so, all is. */
+const forwarding = ["ipv4/ip_forward", "1"] as const;
 
 /** What a packet to the rest of the world may have: less than usual where the host is in a tunnel. */
 function mtuOutside(socket: NetlinkSocket, routes: readonly Route[]): number {
@@ -165,7 +198,6 @@ function make(socket: NetlinkSocket, filter: NetlinkSocket, wanted: Subnet | und
   const chosen = subnet.network + 1;
   const device = netlinkMessage(RTM.RTM_NEWLINK, once, linkBody(0, IFF_UP, IFF_UP), [
     attribute(IFLA.IFLA_IFNAME, bridgeName),
-    attribute(IFLA.IFLA_MTU, mtuOutside(socket, routes)),
     // Else it is that of whichever container came first.
     attribute(IFLA.IFLA_ADDRESS, hardwareAddress(chosen)),
     attribute(IFLA.IFLA_LINKINFO, [attribute(IFLA_INFO.IFLA_INFO_KIND, "bridge")]),
@@ -173,7 +205,12 @@ function make(socket: NetlinkSocket, filter: NetlinkSocket, wanted: Subnet | und
   tell(socket, `RTM_NEWLINK("${bridgeName}", bridge)`, device, "EEXIST");
   setting(`ipv6/conf/${bridgeName}/disable_ipv6`, "1", true);
   const link = askLink(socket, bridgeName);
-  const index = link === undefined ? 0 : indexOf(link);
+  const index = link === undefined ? 0 : linkIndex(link);
+  // Told afterwards: else the kernel takes it for its own to choose, and forgets it with the last container.
+  const narrow = netlinkMessage(RTM.RTM_NEWLINK, NLM_F.NLM_F_ACK, linkBody(index), [
+    attribute(IFLA.IFLA_MTU, mtuOutside(socket, routes)),
+  ]);
+  tell(socket, `RTM_NEWLINK("${bridgeName}", IFLA_MTU)`, narrow);
   if (addressAt(socket, index) === undefined) {
     const bytes = bigEndian(chosen);
     const message = netlinkMessage(RTM.RTM_NEWADDR, once, addressBody(AF.AF_INET, subnet.prefix, 0, index), [
@@ -184,27 +221,30 @@ function make(socket: NetlinkSocket, filter: NetlinkSocket, wanted: Subnet | und
   }
   const bridge = lookFor(socket);
   if (bridge === undefined) refused(`RTM_GETADDR("${bridgeName}")`, errnoOf("ENODEV"));
-  setting("ipv4/ip_forward", "1");
-  setting(`ipv4/conf/${bridgeName}/route_localnet`, "1");
   const table = { bytes: tableMessages(bridge.subnet) };
   tellAll(filter, `NFT_MSG_NEWTABLE("${tableName}") of nf_tables`, table, "EEXIST");
+  // Not before there are rules.
+  setting(`ipv4/conf/${bridgeName}/route_localnet`, "1");
+  setting(...forwarding);
   return bridge;
 }
 
-/** The rules of somebody else's chain that are ours. */
-function passing(filter: NetlinkSocket): Received[] {
+/** The rules of somebody else's chain: those that are ours, and how many there are. */
+function forwardRules(filter: NetlinkSocket): { readonly own: readonly Received[]; readonly all: number } {
   const rules = filter.dump(...rulesOf(others.table, others.chain));
-  return rules.filter(({ body }) => hasComment(body, tableName));
+  return { own: rules.filter(({ body }) => hasComment(body, tableName)), all: rules.length };
 }
 
 /**
- * Where somebody else's rules drop what is sent on, what is sent on by containers and to them is let through: docker and ufw
- * have such rules. A packet that one table drops no other can save.
+ * Where somebody else's rules may drop what is sent on, what is sent on by containers and to them is let through: docker and
+ * ufw have such rules. A packet that one table drops no other can save.
  */
 function passOthers(filter: NetlinkSocket): void {
   const chain = filter.ask({ bytes: askChain(others.table, others.chain) });
-  if (typeof chain === "number" || policyIn(chain.body) !== "drop") return;
-  if (passing(filter).length > 0) return;
+  if (typeof chain === "number") return;
+  const { own, all } = forwardRules(filter);
+  // Without rules, and let through in the end: nobody is in the way.
+  if (own.length > 0 || (all === 0 && policyIn(chain.body) !== "drop")) return;
   tellAll(filter, `NFT_MSG_NEWRULE("${others.chain}") of nf_tables`, { bytes: passMessages() });
 }
 
@@ -213,15 +253,16 @@ function passOthers(filter: NetlinkSocket): void {
  * @returns whether it was there, and is not any more
  */
 export function removeBridge(): boolean {
-  using socket = new NetlinkSocket(NETLINK.NETLINK_ROUTE);
+  using socket = openSocket("NETLINK_ROUTE");
   const link = askLink(socket, bridgeName);
   if (link === undefined) return false;
-  const index = indexOf(link);
+  const index = linkIndex(link);
   const all = socket.dump(RTM.RTM_GETLINK, linkBody(0));
   if (all.some(({ body }) => wordOf(attributesIn(body, linkSize), IFLA.IFLA_MASTER) === index)) return false;
-  using filter = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
+  using filter = openSocket("NETLINK_NETFILTER");
   if (typeof filter.ask({ bytes: askChain(others.table, others.chain) }) !== "number")
-    for (const { body } of passing(filter)) filter.tellAll({ bytes: deleteRule(others.table, others.chain, body) });
+    for (const { body } of forwardRules(filter).own)
+      filter.tellAll({ bytes: deleteRule(others.table, others.chain, body) });
   tellAll(filter, `NFT_MSG_DELTABLE("${tableName}") of nf_tables`, { bytes: deleteTable(tableName) }, "ENOENT");
   tell(
     socket,
@@ -232,9 +273,9 @@ export function removeBridge(): boolean {
   return true;
 }
 
-/** The bridge as it is; undefined where there is none. */
+/** The bridge as it is; undefined where there is none. @throws OciboxError HOST */
 export function findBridge(): Bridge | undefined {
-  using socket = new NetlinkSocket(NETLINK.NETLINK_ROUTE);
+  using socket = openSocket("NETLINK_ROUTE");
   return lookFor(socket);
 }
 
@@ -244,10 +285,13 @@ export function findBridge(): Bridge | undefined {
  * @throws OciboxError HOST where the kernel refuses it, or has no bridges, or no nf_tables; IN_USE where it has another network
  */
 export function openBridge(wanted?: Subnet): Bridge {
-  using socket = new NetlinkSocket(NETLINK.NETLINK_ROUTE);
-  using filter = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
+  using socket = openSocket("NETLINK_ROUTE");
+  using filter = openSocket("NETLINK_NETFILTER");
   const found = lookFor(socket);
-  const whole = found !== undefined && typeof filter.ask({ bytes: askTable(tableName) }) !== "number";
+  const table = filter.ask({ bytes: askTable(tableName) });
+  // Before anything of the host's is changed.
+  if (typeof table === "number" && table !== errnoOf("ENOENT")) refused("NFT_MSG_GETTABLE of nf_tables", table);
+  const whole = found !== undefined && typeof table !== "number" && isSet(...forwarding);
   const bridge = whole ? found : make(socket, filter, wanted);
   passOthers(filter);
   if (wanted === undefined || writtenSubnet(wanted) === writtenSubnet(bridge.subnet)) return bridge;

@@ -5,8 +5,8 @@
  * process joins by. With the last that holds it the kernel removes the namespace, and both ends of the device: nothing of
  * it is left wherever something fails, and a killed supervisor leaves none either.
  *
- * An address is taken by a name in the abstract namespace of unix(7), which is of the network namespace that the bridge
- * is in: the kernel frees it with the descriptor. There is no list of addresses that could be wrong.
+ * An address is taken by the device's name on the host, which follows from it: while there is a device there is no other of
+ * the name. There is no list of addresses that could be wrong, and it is taken for as long as anybody is in the namespace.
  */
 import {
   AF,
@@ -23,80 +23,32 @@ import {
   RTA,
   RTM,
   RTPROT,
-  SOCK,
   VETH_INFO_PEER,
 } from "../../ffi/constants.ts";
-import { direct, tolerate } from "../../ffi/direct.ts";
+import { direct } from "../../ffi/direct.ts";
 import { errnoOf } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { addressBody, attribute, bigEndian, linkBody, netlinkMessage, packed, routeBody } from "../../ffi/netlink.ts";
+import {
+  addressBody,
+  attribute,
+  bigEndian,
+  linkBody,
+  linkIndex,
+  netlinkMessage,
+  packed,
+  routeBody,
+} from "../../ffi/netlink.ts";
 import { NetlinkSocket } from "../../ffi/netlink-socket.ts";
+import { Undo } from "../../ffi/undo.ts";
 import { OciboxError } from "../errors.ts";
 import { dotted, hostsIn, isIn, writtenSubnet } from "./addresses.ts";
-import { askLink, type Bridge, hardwareAddress, indexOf, refused, setting, tell } from "./bridge.ts";
+import { askLink, type Bridge, hardwareAddress, openSocket, refused, setting, tell } from "./bridge.ts";
 import { insideName } from "./names.ts";
 
-/** A container's place, while both descriptors are held. */
+/** A container's place, while its namespace is held. */
 export interface Connection extends Disposable {
   readonly namespace: OwnedFd;
-  readonly lease: OwnedFd;
   readonly address: number;
-}
-
-/** struct sockaddr_un of a name that no file has. */
-function abstractName(name: string): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(3 + name.length);
-  bytes[0] = AF.AF_UNIX;
-  bytes.set(new TextEncoder().encode(name), 3);
-  return bytes;
-}
-
-/** Holds an address; undefined while somebody else does. */
-function hold(address: number): OwnedFd | undefined {
-  const socket = new OwnedFd(direct.socket(AF.AF_UNIX, SOCK.SOCK_DGRAM | SOCK.SOCK_CLOEXEC, 0));
-  const name = abstractName(`ocibox/${dotted(address)}`);
-  if (tolerate(["EADDRINUSE"], "bind", socket.fd, name, name.byteLength) >= 0) return socket;
-  socket[Symbol.dispose]();
-  return undefined;
-}
-
-interface Lease {
-  readonly lease: OwnedFd;
-  readonly address: number;
-}
-
-/** @throws OciboxError USAGE for one that is not of the bridge's, IN_USE for one that somebody has */
-function take(bridge: Bridge, wanted: number): Lease {
-  const { subnet } = bridge;
-  const last = subnet.network + hostsIn(subnet) + 1;
-  if (!isIn(subnet, wanted) || wanted === subnet.network || wanted === last || wanted === bridge.address)
-    throw new OciboxError("USAGE", `--ip is "${dotted(wanted)}", which is no container's in ${writtenSubnet(subnet)}`);
-  const lease = hold(wanted);
-  if (lease === undefined) throw new OciboxError("IN_USE", `--ip is "${dotted(wanted)}", which another container has`);
-  return { lease, address: wanted };
-}
-
-/** What is made up anew for each place. */
-function random(bytes: number): Uint8Array {
-  return crypto.getRandomValues(new Uint8Array(bytes));
-}
-
-/**
- * An address that is free. The search begins anywhere, so that one that was just given back is not the next to be taken:
- * others may still know its last owner, whose namespace the kernel takes apart in its own time.
- * @throws OciboxError HOST where all are taken
- */
-function takeAny(bridge: Bridge): Lease {
-  const { subnet } = bridge;
-  const count = hostsIn(subnet);
-  const from = Number.parseInt(random(4).toHex(), 16);
-  for (let turn = 0; turn < count; turn++) {
-    const address = subnet.network + 1 + ((from + turn) % count);
-    if (address === bridge.address) continue;
-    const lease = hold(address);
-    if (lease !== undefined) return { lease, address };
-  }
-  throw new OciboxError("HOST", `all addresses of ${writtenSubnet(subnet)} are taken`);
 }
 
 interface Inside {
@@ -125,12 +77,13 @@ function makeNamespace(): Inside {
 
 const once = NLM_F.NLM_F_ACK | NLM_F.NLM_F_CREATE | NLM_F.NLM_F_EXCL;
 
-/**
- * The two ends of the device: one at the bridge, one in the container. Its name on the host is not the container's, which may
- * be started again before the kernel has removed the device that it had.
- */
-function makeDevice(bridge: Bridge, namespace: number, address: number): void {
-  const name = `ocb${random(6).toHex()}`;
+/** What its device is called on the host. */
+function deviceName(address: number): string {
+  return `ocb${bigEndian(address).toHex()}`;
+}
+
+/** The two ends of a device: one at the bridge, one in the container. @returns 0, or the errno */
+function makeDevice(socket: NetlinkSocket, bridge: Bridge, namespace: number, address: number): number {
   const peer = packed([
     attribute(IFLA.IFLA_IFNAME, insideName),
     attribute(IFLA.IFLA_MTU, bridge.mtu),
@@ -138,7 +91,7 @@ function makeDevice(bridge: Bridge, namespace: number, address: number): void {
     attribute(IFLA.IFLA_NET_NS_FD, namespace),
   ]);
   const message = netlinkMessage(RTM.RTM_NEWLINK, once, linkBody(0, IFF_UP, IFF_UP), [
-    attribute(IFLA.IFLA_IFNAME, name),
+    attribute(IFLA.IFLA_IFNAME, deviceName(address)),
     attribute(IFLA.IFLA_MTU, bridge.mtu),
     attribute(IFLA.IFLA_MASTER, bridge.index),
     attribute(IFLA.IFLA_LINKINFO, [
@@ -149,14 +102,55 @@ function makeDevice(bridge: Bridge, namespace: number, address: number): void {
       ]),
     ]),
   ]);
-  using socket = new NetlinkSocket(NETLINK.NETLINK_ROUTE);
-  tell(socket, `RTM_NEWLINK("${name}", veth)`, message);
+  return socket.tell(message);
+}
+
+/** How long the last owner of an address is waited for, ms: the kernel takes namespaces apart in its own time. */
+const patience = 2000;
+
+/** @throws OciboxError USAGE for one that is not of the bridge's, IN_USE for one that somebody has */
+function take(socket: NetlinkSocket, bridge: Bridge, namespace: number, wanted: number): number {
+  const { subnet } = bridge;
+  const last = subnet.network + hostsIn(subnet) + 1;
+  if (!isIn(subnet, wanted) || wanted === subnet.network || wanted === last || wanted === bridge.address)
+    throw new OciboxError("USAGE", `--ip is "${dotted(wanted)}", which is no container's in ${writtenSubnet(subnet)}`);
+  for (const end = performance.now() + patience; ; Bun.sleepSync(10)) {
+    const errno = makeDevice(socket, bridge, namespace, wanted);
+    if (errno === 0) return wanted;
+    if (errno !== errnoOf("EEXIST")) refused(`RTM_NEWLINK("${deviceName(wanted)}", veth)`, errno);
+    if (performance.now() > end)
+      throw new OciboxError("IN_USE", `--ip is "${dotted(wanted)}", which another container has`);
+  }
+}
+
+/**
+ * An address that is free. The search begins anywhere, so that one that was just given back is not the next to be taken:
+ * others may still know its last owner.
+ * @throws OciboxError HOST where all are taken
+ */
+function takeAny(socket: NetlinkSocket, bridge: Bridge, namespace: number): number {
+  const { subnet } = bridge;
+  const count = hostsIn(subnet);
+  const from = Number.parseInt(crypto.getRandomValues(new Uint8Array(4)).toHex(), 16);
+  for (let turn = 0; turn < count; turn++) {
+    const address = subnet.network + 1 + ((from + turn) % count);
+    if (address === bridge.address) continue;
+    const errno = makeDevice(socket, bridge, namespace, address);
+    if (errno === 0) return address;
+    if (errno !== errnoOf("EEXIST")) refused(`RTM_NEWLINK("${deviceName(address)}", veth)`, errno);
+  }
+  throw new OciboxError("HOST", `all addresses of ${writtenSubnet(subnet)} are taken`);
+}
+
+/** The end at the bridge. */
+function configureOutside(socket: NetlinkSocket, address: number): void {
+  const name = deviceName(address);
   setting(`ipv6/conf/${name}/disable_ipv6`, "1", true);
   const link = askLink(socket, name);
   if (link === undefined) refused(`RTM_GETLINK("${name}")`, errnoOf("ENODEV"));
   // Where bridges hand their packets to the rules (br_netfilter), what a container sends to its own published port is turned
   // round within the bridge.
-  const hairpin = netlinkMessage(RTM.RTM_SETLINK, NLM_F.NLM_F_ACK, linkBody(indexOf(link), 0, 0, AF.AF_BRIDGE), [
+  const hairpin = netlinkMessage(RTM.RTM_SETLINK, NLM_F.NLM_F_ACK, linkBody(linkIndex(link), 0, 0, AF.AF_BRIDGE), [
     attribute(IFLA.IFLA_PROTINFO, [attribute(IFLA_BRPORT_MODE, Uint8Array.of(1))]),
   ]);
   tell(socket, `RTM_SETLINK("${name}", IFLA_BRPORT_MODE)`, hairpin);
@@ -172,7 +166,7 @@ function configure(bridge: Bridge, socket: NetlinkSocket, address: number): void
   raise("lo", LOOPBACK);
   const link = askLink(socket, insideName);
   if (link === undefined) refused(`RTM_GETLINK("${insideName}")`, errnoOf("ENODEV"));
-  const index = indexOf(link);
+  const index = linkIndex(link);
   raise(insideName, index);
   const { subnet } = bridge;
   const own = bigEndian(address);
@@ -194,27 +188,15 @@ function configure(bridge: Bridge, socket: NetlinkSocket, address: number): void
  * @throws OciboxError HOST, SyscallError; nothing is left then
  */
 export function connect(bridge: Bridge, wanted: number | undefined): Connection {
-  const { lease, address } = wanted === undefined ? takeAny(bridge) : take(bridge, wanted);
-  let namespace: OwnedFd | undefined;
-  try {
-    const inside = makeNamespace();
-    namespace = inside.namespace;
-    using socket = inside.socket;
-    makeDevice(bridge, namespace.fd, address);
-    configure(bridge, socket, address);
-  } catch (error) {
-    namespace?.[Symbol.dispose]();
-    lease[Symbol.dispose]();
-    throw error;
-  }
-  const held = namespace;
-  return {
-    namespace: held,
-    lease,
-    address,
-    [Symbol.dispose]() {
-      held[Symbol.dispose]();
-      lease[Symbol.dispose]();
-    },
-  };
+  const { namespace, socket: inner } = makeNamespace();
+  using inside = inner;
+  using undo = new Undo();
+  undo.use(namespace);
+  using outside = openSocket("NETLINK_ROUTE");
+  const address =
+    wanted === undefined ? takeAny(outside, bridge, namespace.fd) : take(outside, bridge, namespace.fd, wanted);
+  configureOutside(outside, address);
+  configure(bridge, inside, address);
+  undo.keep();
+  return { namespace, address, [Symbol.dispose]: () => namespace[Symbol.dispose]() };
 }

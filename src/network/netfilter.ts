@@ -65,26 +65,42 @@ export function batch(messages: readonly Uint8Array[]): Uint8Array<ArrayBuffer> 
 
 const create = NLM_F.NLM_F_ACK | NLM_F.NLM_F_CREATE;
 
-/**
- * What conntrack(8) knows of datagrams to a port of this host's is forgotten: linux/netfilter/nfnetlink_conntrack.h. A
- * kernel that deletes by a whole tuple alone says EINVAL.
- */
-export function forgetDatagrams(port: number): Uint8Array<ArrayBuffer> {
+const IPPROTO_UDP = 17;
+
+/** A connection that conntrack(8) knows: linux/netfilter/nfnetlink_conntrack.h. */
+export interface Tracked {
+  readonly destination: number;
+  readonly port: number;
+  /** Attributes that tell it from every other. */
+  readonly tuple: Uint8Array;
+}
+
+/** The request for all connections of IPv4. */
+export const trackedConnections: readonly [type: number, body: Uint8Array] = [(conntrack << 8) | 1, body(AF.AF_INET)];
+
+/** A connection of datagrams in what the kernel has told; undefined for another. */
+export function datagramsIn(answer: Uint8Array): Tracked | undefined {
+  const tuple = attributesIn(answer, bodySize).get(1);
+  const [address, ports] = [1, 2].map((type) =>
+    attributesIn(attributesIn(tuple ?? new Uint8Array(), 0).get(type) ?? new Uint8Array(), 0),
+  );
+  const [destination, port] = [address?.get(2), ports?.get(3)];
+  if (tuple === undefined || ports?.get(1)?.[0] !== IPPROTO_UDP || destination === undefined || port === undefined)
+    return undefined;
+  return { destination: numberIn(destination), port: numberIn(port), tuple: tuple.slice() };
+}
+
+/** The highest byte first. */
+function numberIn(bytes: Uint8Array): number {
+  return bytes.reduce((value, byte) => value * 256 + byte, 0);
+}
+
+/** A connection is forgotten. */
+export function forget({ tuple }: Tracked): Uint8Array<ArrayBuffer> {
   const IPCTNL_MSG_CT_DELETE = 2;
-  const [CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_FILTER] = [1, 2, 25];
-  const [CTA_PROTO_NUM, CTA_PROTO_DST_PORT, CTA_FILTER_ORIG_FLAGS] = [1, 3, 1];
-  const IPPROTO_UDP = 17;
-  /** Of the flags: which parts of the tuple are meant. */
-  const [PROTO_NUM, PROTO_DST_PORT] = [8, 32];
-  return netlinkMessage((conntrack << 8) | IPCTNL_MSG_CT_DELETE, NLM_F.NLM_F_ACK, body(AF.AF_INET), [
-    attribute(CTA_TUPLE_ORIG, [
-      attribute(CTA_TUPLE_PROTO, [
-        attribute(CTA_PROTO_NUM, bigEndian(IPPROTO_UDP, 1)),
-        attribute(CTA_PROTO_DST_PORT, bigEndian(port, 2)),
-      ]),
-    ]),
-    attribute(CTA_FILTER, [attribute(CTA_FILTER_ORIG_FLAGS, PROTO_NUM | PROTO_DST_PORT), attribute(2, 0)]),
-  ]).bytes;
+  const NLA_F_NESTED = 0x8000;
+  const named = [attribute(1 | NLA_F_NESTED, tuple)];
+  return netlinkMessage((conntrack << 8) | IPCTNL_MSG_CT_DELETE, NLM_F.NLM_F_ACK, body(AF.AF_INET), named).bytes;
 }
 
 /** A table; where there is one of the name it is EEXIST for all of the batch. */

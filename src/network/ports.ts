@@ -2,7 +2,7 @@
  * Published ports: each is held by a socket of the host's, so that nobody else gets it and one that is taken is an error,
  * and leads to its container by an element of a map (rules.ts). Nothing is ever read from the socket.
  */
-import { AF, NETLINK, SOCK } from "../../ffi/constants.ts";
+import { AF, NETLINK, SOCK, SOL_SOCKET } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoWords, failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
@@ -10,8 +10,8 @@ import { attributesIn, bigEndian } from "../../ffi/netlink.ts";
 import { NetlinkSocket } from "../../ffi/netlink-socket.ts";
 import { OciboxError } from "../errors.ts";
 import { parseAddress } from "./addresses.ts";
-import { tellAll } from "./bridge.ts";
-import { bodySize, forgetDatagrams } from "./netfilter.ts";
+import { openSocket, ownAddresses, tellAll } from "./bridge.ts";
+import { bodySize, datagramsIn, forget, trackedConnections } from "./netfilter.ts";
 import { type PublishedPort, publishedMessage, publishMessage, withdrawMessage } from "./rules.ts";
 
 /** A port that is asked for. */
@@ -46,8 +46,10 @@ function hold({ protocol, hostAddress }: PublishedPort, number: number): HeldPor
   const type = protocol === "tcp" ? SOCK.SOCK_STREAM : SOCK.SOCK_DGRAM;
   const socket = new OwnedFd(direct.socket(AF.AF_INET, type | SOCK.SOCK_CLOEXEC, 0));
   const bytes = socketAddress((hostAddress && parseAddress(hostAddress)) || 0, number);
+  // Connections that somebody has had there and left are in nobody's way, as with other servers; who listens is.
+  if (protocol === "tcp")
+    direct.setsockopt(socket.fd, SOL_SOCKET.SOL_SOCKET, SOL_SOCKET.SO_REUSEADDR, new Uint8Array([1, 0, 0, 0]), 4);
   let result = attempt("bind", socket.fd, bytes, bytes.byteLength);
-  // Two sockets may be bound to a port of which none listens.
   if (result >= 0 && protocol === "tcp") result = attempt("listen", socket.fd, 1);
   if (result >= 0) return socket;
   socket[Symbol.dispose]();
@@ -87,13 +89,26 @@ function numberFor(address: string): number {
 /** Lets ports lead to a container. @throws OciboxError HOST; some may be published then */
 export function publish(ports: readonly PublishedPort[], to: string): void {
   if (ports.length === 0) return;
-  using socket = new NetlinkSocket(NETLINK.NETLINK_NETFILTER);
+  using socket = openSocket("NETLINK_NETFILTER");
   for (const port of ports) {
     // Who has the socket has the port: what is there is left of somebody who was killed.
     socket.tellAll({ bytes: withdrawMessage(port) });
     tellAll(socket, `NFT_MSG_NEWSETELEM(${writtenPort(port)})`, { bytes: publishMessage(port, numberFor(to)) });
-    // Who has been sending all along would be led to where the port led before, or nowhere, for as long as they do.
-    if (port.protocol === "udp") socket.tell({ bytes: forgetDatagrams(port.hostPort) });
+  }
+  // Who has been sending all along would be led to where the port led before, or nowhere, for as long as they do.
+  forgetDatagrams(socket, ports);
+}
+
+/** What is known of datagrams to published ports of this host's. */
+function forgetDatagrams(socket: NetlinkSocket, ports: readonly PublishedPort[]): void {
+  const numbers = new Set<number>();
+  for (const { protocol, hostPort } of ports) if (protocol === "udp") numbers.add(hostPort);
+  if (numbers.size === 0) return;
+  const own = ownAddresses();
+  for (const { body } of socket.dump(...trackedConnections)) {
+    const tracked = datagramsIn(body);
+    if (tracked !== undefined && numbers.has(tracked.port) && own.has(tracked.destination))
+      socket.tell({ bytes: forget(tracked) });
   }
 }
 

@@ -102,9 +102,11 @@ export function tableMessages(subnet: Subnet): Uint8Array<ArrayBuffer> {
     rule("postrouting", inward, inSubnet("saddr", subnet), connection("status", IPS_DST_NAT), masquerade()),
     rule("postrouting", outward, inSubnet("saddr", subnet), masquerade()),
 
-    // The bridge leads to 127.0.0.1 for the answers of published ports (route_localnet), and for nothing else.
+    // Nobody outside speaks with 127.0.0.1: neither containers, though the bridge leads there for the answers of published
+    // ports (route_localnet), nor a neighbour, who would be led to a port that is published there alone.
     chain("martians", "filter", "prerouting", "raw"),
-    rule("martians", device("iifname", "==", bridgeName), inSubnet("daddr", loopback), verdict("drop")),
+    rule("martians", device("iifname", "!=", "lo"), inSubnet("daddr", loopback), verdict("drop")),
+    rule("martians", device("iifname", "==", bridgeName), inSubnet("saddr", loopback), verdict("drop")),
 
     chain("forward", "filter", "forward", "filter"),
     rule("forward", outward, verdict("return")),

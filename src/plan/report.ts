@@ -9,7 +9,7 @@ export interface Report {
 }
 
 const CLOCK_REALTIME = 0;
-/** Of a time in seconds since 1970, until 2286; of an exit code, with blanks. */
+/** Of a time in seconds since 1970, which a slot of 32 bits holds until 2038; of an exit code, with blanks. */
 const [timeDigits, codeDigits] = [10, 3];
 
 /** @param ran whether the command was executed: else the exit code is ocibox's own */
@@ -22,7 +22,7 @@ export function writeReport(p: Recorder, ran: Slot, code: Slot, { path, head }: 
   p.carryOn().clock_gettime(CLOCK_REALTIME, clock);
   const time = p.slot("time");
   p.add({ op: "load", memory: clock, offset: 0, slot: time });
-  const flags = O.O_WRONLY | O.O_CREAT | O.O_TRUNC | O.O_NOFOLLOW | O.O_CLOEXEC;
+  const flags = O.O_WRONLY | O.O_CREAT | O.O_TRUNC | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC;
   const file = p.carryOn().openat(AT_FDCWD, path, flags, 0o644);
   p.branch(file, "<", 0, given);
   const write = (origin: string): void => {

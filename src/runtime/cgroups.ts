@@ -58,17 +58,12 @@ export function checkUnused(cgroups: Cgroups): void {
   const { length } = there ? processesIn(cgroups) : [];
   if (length > 0)
     throw new OciboxError("IN_USE", `container's cgroup is not empty: ${length} process(es) in "${top}"`, { hint });
-  if (isFrozen(cgroups))
-    throw new OciboxError("IN_USE", `container's cgroup unexpectedly frozen: "${freezerOf(cgroups)}"`, { hint });
-}
-
-/** Whether a container's processes are stopped by its cgroup. */
-function isFrozen(cgroups: Cgroups): boolean {
   // In v1 a hierarchy of its own, where the others may have no such cgroup.
   const freezer = freezerOf(cgroups);
-  if (freezer === undefined || !isThere(freezer)) return false;
+  if (freezer === undefined || !isThere(freezer)) return;
   const text = readText(`${freezer}/${cgroups.mode === "v2" ? "cgroup.freeze" : "freezer.state"}`) ?? "";
-  return ["1", "FROZEN", "FREEZING"].includes(text.trim());
+  if (["1", "FROZEN"].includes(text.trim()))
+    throw new OciboxError("IN_USE", `container's cgroup unexpectedly frozen: "${freezer}"`, { hint });
 }
 
 function freezerOf({ mode, directories }: Cgroups): string | undefined {

@@ -6,9 +6,8 @@ import {
   addressSize,
   attribute,
   attributesIn,
-  linkBody,
+  linkIndex,
   linkSize,
-  netlinkMessage,
   type Received,
   routeSize,
   textOf,
@@ -39,8 +38,7 @@ function dump(socket: NetlinkSocket, type: number, bodySize: number): Received[]
 /** @throws OciboxError INVALID where there is none */
 function link(socket: NetlinkSocket, key: string): Omit<NetDevice, "addresses" | "routes"> {
   const field = `linux.netDevices.${key}`;
-  const request = netlinkMessage(RTM.RTM_GETLINK, 0, linkBody(0), [attribute(IFLA.IFLA_IFNAME, key)]);
-  const answer = socket.ask(request);
+  const answer = socket.link(key);
   if (typeof answer === "number")
     throw new OciboxError(
       answer === errnoOf("ENODEV") ? "INVALID" : "HOST",
@@ -52,7 +50,7 @@ function link(socket: NetlinkSocket, key: string): Omit<NetDevice, "addresses" |
   return {
     key,
     name: textOf(attributes, IFLA.IFLA_IFNAME),
-    index: view.getInt32(4, true),
+    index: linkIndex(answer),
     up: (view.getUint32(8, true) & IFF_UP) !== 0,
     master: wordOf(attributes, IFLA.IFLA_MASTER),
   };

@@ -14,9 +14,18 @@ export interface ProcessMark {
   readonly state: string;
 }
 
-/** What a line of /proc/PID/stat says: the name in parentheses may have anything in it. */
+/** USER_HZ of every machine ocibox runs on: times(2). */
+export const ticksPerSecond = 100;
+
+/** A process's name, which may have anything in it, and the fields behind that: the first is proc_pid_stat(5)'s third. */
+export function statOf(text: string): { readonly name: string; readonly fields: readonly string[] } {
+  const close = text.lastIndexOf(")");
+  return { name: text.slice(text.indexOf("(") + 1, close), fields: text.slice(close + 2).split(" ") };
+}
+
+/** What a line of /proc/PID/stat says. */
 function parseStat(text: string): ProcessMark | undefined {
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const { fields } = statOf(text);
   const pid = Number.parseInt(text, 10);
   const startTime = fields[19];
   return Number.isInteger(pid) && startTime !== undefined ? { pid, startTime, state: fields[0] ?? "" } : undefined;

@@ -1,12 +1,31 @@
 /** Reading a small file out of a container's tree, where every name may be hostile. */
 import { O, RESOLVE, S } from "../../ffi/constants.ts";
-import { attempt, direct } from "../../ffi/direct.ts";
+import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
+import { failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
-import { struct } from "../../ffi/sys.ts";
+import { type Struct, struct } from "../../ffi/sys.ts";
 import { OciboxError } from "../errors.ts";
 
 const STATX_TYPE_MODE_SIZE = 0x203;
+
+function inside(flags: number): Struct<number> {
+  const resolve = RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS;
+  return struct<number>("open_how", { flags: flags | O.O_CLOEXEC, resolve });
+}
+
+/**
+ * A place in a tree, whatever symlinks lead to it: they stay inside.
+ * @returns undefined where there is none, or something else is on the way
+ * @throws SyscallError
+ */
+export function openInRoot(root: number, path: string, flags: number): OwnedFd | undefined {
+  const how = inside(flags);
+  const fd = attempt("openat2", root, path.replace(/^\/+/, "") || ".", how, 24);
+  if (failedBy(fd, "ENOENT") || failedBy(fd, "ENOTDIR")) return undefined;
+  if (fd < 0) throw new SyscallError("openat2", [root, path, how, 24], -fd);
+  return new OwnedFd(fd);
+}
 
 /**
  * The bytes of a regular file below `root`, symlinks kept inside it (openat2(2), RESOLVE_IN_ROOT); undefined where
@@ -14,11 +33,7 @@ const STATX_TYPE_MODE_SIZE = 0x203;
  * @throws OciboxError INVALID for a file that is larger than `most` bytes or not a regular file
  */
 export function readInRoot(root: number, path: string, most: number): Uint8Array | undefined {
-  const how = struct<number>("open_how", {
-    flags: O.O_RDONLY | O.O_CLOEXEC | O.O_NONBLOCK | O.O_NOCTTY,
-    resolve: RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS,
-  });
-  const fd = attempt("openat2", root, path, how, 24);
+  const fd = attempt("openat2", root, path, inside(O.O_RDONLY | O.O_NONBLOCK | O.O_NOCTTY), 24);
   if (fd < 0) return undefined;
   using file = new OwnedFd(fd);
   const stat = alloc(256);

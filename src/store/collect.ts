@@ -197,7 +197,6 @@ export interface Usage {
   readonly blobs: number;
   readonly layers: number;
   readonly containers: number;
-  readonly volumes: number;
   /** What is unfinished, and what is to go. */
   readonly other: number;
 }
@@ -216,9 +215,13 @@ export function usageOf(store: Store): Usage {
     blobs: below("image"),
     layers: Object.values(layerFolders).reduce((sum, folder) => sum + below(folder), 0),
     containers: below("containers"),
-    volumes: below("volumes"),
     other: below("tmp") + below("trash") + below("plans"),
   };
+}
+
+/** Bytes of all volumes. */
+export function volumeBytes(store: Store): number {
+  return bytesBelow(`${store.root}/volumes`);
 }
 
 /** How many images and layers a container was made of. */

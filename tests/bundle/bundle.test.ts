@@ -380,6 +380,7 @@ describe("--mount", () => {
     ["type=bind,src=/a:b,dst=/b", "a colon"],
     ["type=bind,src=/a,dst=/b,bind-propagation=up", '"up" is no option'],
     ["src=/name,dst=/b", "no name of a volume"],
+    ["type=volume,dst=/etc:/x", "a colon in its destination"],
     ["src=name,dst=/b,tmpfs-size=1m", '"tmpfs-size" is nothing of a mount of type volume'],
     ["type=npipe,src=/a,dst=/b", "type npipe are not there yet"],
   ] as const)
@@ -423,6 +424,7 @@ describe("--add-host and --dns", () => {
     );
     // As docker: whoever has only itself to ask asks somebody.
     expect(resolverFile("nameserver 127.0.0.1\n", undefined, true)).toBe("nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
+    expect(resolverFile("nameserver 2001:db8::1\nnameserver 9.9.9.9\n", undefined, true)).toBe("nameserver 9.9.9.9\n");
     expect(resolverFile("", undefined, true)).toBe("");
   });
 });

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { NetworkMode, RunOptions } from "../../src/bundle/command.ts";
 import type { MoreOptions } from "../../src/bundle/more-options.ts";
-import { writeHosts, writeNetworkFiles } from "../../src/container/names.ts";
+import { writeNetworkFiles, writeStartFiles } from "../../src/container/names.ts";
 import type { Connected } from "../../src/container/network.ts";
 
 const connected: Connected = {
@@ -65,8 +65,10 @@ describe("the files of a container", () => {
       const like = { ports: [], like: other };
       const shared = filesOf("container:other", {}, like);
       expect([shared.hosts, shared.resolver]).toEqual(["10.87.3.4\tother\n", "nameserver 1.1.1.1\n"]);
-      writeHosts(other, "box", "bridge", connected, ["10.0.0.1\tone"]);
+      const resolver = { servers: ["9.9.9.9"], search: ["."], options: ["rotate"] };
+      writeStartFiles(other, "box", { network: "bridge", hosts: ["10.0.0.1\tone"], resolver }, connected);
       expect(readFileSync(join(other, "hosts"), "utf8")).toEndWith("10.87.1.2\tbox\n10.0.0.1\tone\n");
+      expect(readFileSync(join(other, "resolv.conf"), "utf8")).toBe("nameserver 9.9.9.9\noptions rotate\n");
     } finally {
       rmSync(other, { recursive: true });
     }

@@ -29,19 +29,18 @@ around(needs, async (owned) => {
   ({ host, world } = await hostAndWorld(owned));
   box.within = { command: host.command, env: { OCIBOX_NETWORK: "" } };
   owned.defer(async () => {
-    expect(await traces()).toEqual({ ports: "", links: "", leases: "" });
+    expect(await traces()).toEqual({ ports: "", links: "" });
   });
 });
 
 /** What containers have on the host, but for the bridge. */
-async function traces(): Promise<{ ports: string; links: string; leases: string }> {
+async function traces(): Promise<{ ports: string; links: string }> {
   const gone = "ip -o link | grep -o ' ocb[^:@]*' || true";
   // The kernel takes namespaces apart in its own time.
   await until(async () => (await host.print(gone)) === "");
   return {
     ports: await host.print("nft list ruleset | grep elements || true"),
     links: await host.print(gone),
-    leases: await host.print("grep -o '@ocibox/.*' /proc/net/unix || true"),
   };
 }
 
@@ -182,6 +181,14 @@ describe("published ports", () => {
     await start(cleanup, "local", ["-p", "127.0.0.1:8081:80", "-p", "5353:53/udp"], serve);
     expect(await fetched(host, "http://127.0.0.1:8081/")).toBe("page\n");
     expect(await world.fetch(`http://${hostAddress}:8081/`)).toContain("refused");
+    // Nor by a neighbour who sends what is for 127.0.0.1 to the host's own hardware address.
+    await using route = new AsyncDisposableStack();
+    const around = "ip addr del 127.0.0.1/8 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet";
+    await world.print(`${around}; ip route add 127.0.0.0/8 via ${hostAddress} src ${worldAddress}`);
+    route.defer(async () => {
+      await world.print("ip route del 127.0.0.0/8; ip addr add 127.0.0.1/8 dev lo");
+    });
+    expect(await world.fetch("http://127.0.0.1:8081/")).toBe("no answer");
     expect(await ok("port", "local")).toBe("80/tcp -> 127.0.0.1:8081\n53/udp -> 0.0.0.0:5353\n");
   });
 
@@ -253,7 +260,7 @@ describe("published ports", () => {
     process.kill(supervisor, 9);
     expect(await host.print("nft list ruleset | grep -c 'tcp . 8084'")).toBe("1\n");
     expect(await until(async () => !(await ok("ps", "-q", "--no-trunc")).includes(id))).toBe(true);
-    expect(await traces()).toEqual({ ports: "", links: "", leases: "" });
+    expect(await traces()).toEqual({ ports: "", links: "" });
     // Whose place somebody else has by now keeps it.
     await start(cleanup, "next", ["-p", "8084:80"], serve);
     expect(await fetched(host, "http://127.0.0.1:8084/")).toBe("page\n");
@@ -293,7 +300,7 @@ describe("a container that is started again", () => {
     }
     await ok("stop", "-t", "0", "twice");
     expect([await addressOf("twice"), await ok("port", "twice")]).toEqual(["", ""]);
-    expect(await traces()).toEqual({ ports: "", links: "", leases: "" });
+    expect(await traces()).toEqual({ ports: "", links: "" });
   });
 });
 
@@ -312,6 +319,19 @@ describe("other places", () => {
       const ended = await box.run(["--ip", address, "alpine", "true"]);
       expect([ended.code, ended.err]).toEqual([125, expect.stringContaining(words)]);
     }
+  });
+
+  test("an address is taken for as long as anybody is in its network", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await start(cleanup, "owner", ["--ip", "10.87.2.3"], "exec sleep 100");
+    await start(cleanup, "guest", ["--network", "container:owner"], "exec sleep 100");
+    await ok("stop", "-t", "0", "owner");
+    const taken = await box.ocibox(["start", "owner"]);
+    expect([taken.code, taken.err]).toEqual([125, expect.stringContaining("which another container has")]);
+    await ok("stop", "-t", "0", "guest");
+    await ok("start", "owner");
+    expect(await addressOf("owner")).toBe("10.87.2.3");
+    await ok("restart", "-t", "0", "owner");
   });
 
   test("--network container:NAME, and ns:PATH", async () => {
@@ -338,8 +358,13 @@ describe("other places", () => {
       const ended = await run(["--network", network], "true");
       expect([ended.code, ended.err]).toEqual([125, expect.stringContaining(words)]);
     }
-    const started = await run(["--network", "container:main", "-p", "80"], "true");
-    expect(started.code).toBe(125);
+    for (const [flag, value, words] of [
+      ["-p", "80", "wants --network bridge"],
+      ["--sysctl", "net.ipv4.ip_forward=0", "the network is another's"],
+    ] as const) {
+      const ended = await run(["--network", "container:main", flag, value], "true");
+      expect([ended.code, ended.err]).toEqual([125, expect.stringContaining(words)]);
+    }
   });
 });
 
@@ -394,7 +419,7 @@ describe("the host", () => {
     );
     expect([out, code]).toEqual(["lo\n", 0]);
     expect(err).toMatch(
-      /^ocibox: cannot make a container's network: writing \/proc\/sys\/net\/\S+ failed: read-only file system; the container has loopback alone \(--network none\)\n$/,
+      /^ocibox: cannot change the network: writing \/proc\/sys\/net\/\S+ failed: read-only file system; the container has loopback alone \(--network none\)\n$/,
     );
     // What was begun then is completed by the next.
     expect((await run([], "ip route")).out).toContain("default via 10.87.0.1 dev eth0");
@@ -410,6 +435,39 @@ describe("the host", () => {
       const plain = await box.ocibox(["run", "--rm", "--network", "bridge", "alpine", "true"]);
       expect([plain.code, plain.err]).toEqual([125, expect.stringContaining("operation not permitted")]);
       expect(plain.err).toContain("--network host has the host's network");
+    } finally {
+      box.within = whole;
+    }
+  });
+
+  test("whose way out is narrow gives containers as much, the first and those after it", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await traces();
+    await box.ocibox(["prune", "-f"]);
+    await host.print("ip link set out0 mtu 1380");
+    cleanup.defer(async () => {
+      await host.print("ip link set out0 mtu 1500");
+      await traces();
+      await box.ocibox(["prune", "-f"]);
+    });
+    for (let turn = 0; turn < 2; turn++) {
+      expect((await run([], "cat /sys/class/net/eth0/mtu")).out).toBe("1380\n");
+      await traces();
+    }
+  });
+
+  test("is told of what is wrong with OCIBOX_SUBNET, and does not do without for it", async () => {
+    const whole = box.within;
+    try {
+      expect((await run([], "true")).code).toBe(0);
+      for (const [subnet, words] of [
+        ["10.1.0.0", 'OCIBOX_SUBNET is "10.1.0.0"'],
+        ["10.1.0.0/16", "and ocibox0 is 10.87.0.0/16 already"],
+      ] as const) {
+        box.within = { ...whole, env: { OCIBOX_NETWORK: "", OCIBOX_SUBNET: subnet } };
+        const ended = await box.ocibox(["run", "--rm", "alpine", "true"]);
+        expect([ended.code, ended.err]).toEqual([125, expect.stringContaining(words)]);
+      }
     } finally {
       box.within = whole;
     }

@@ -1,6 +1,17 @@
 /** cp into a container: one that runs, one that does not, and one whose processes change the names meanwhile. */
 import { describe, expect } from "bun:test";
-import { chmodSync, chownSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join, resolve } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { Canary } from "../lib/canary.ts";
@@ -106,6 +117,86 @@ describe("cp into a container", () => {
     // A file that is mounted stays the one that it is.
     await ok("cp", join(given, "file"), "mounts:/etc/hosts");
     expect(await ok("exec", "mounts", "cat", "/etc/hosts")).toBe("given\n");
+  });
+
+  test("of one that does not run what would be mounted is written to, and read", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const bound = join(box.dir, "bound");
+    mkdirSync(join(bound, "sub"), { recursive: true });
+    writeFileSync(join(bound, "conf"), "old\n");
+    const flags = ["-v", "kept:/data", "-v", `${bound}:/b`, "-v", `${bound}/conf:/etc/conf`, "-v", `${bound}:/ro:ro`];
+    await container(cleanup, "waits", flags, false);
+    cleanup.defer(async () => {
+      await box.ocibox(["rm", "-f", "waits"]);
+      await ok("volume", "rm", "kept");
+    });
+    const file = join(given, "file");
+    await ok("cp", file, "waits:/data/in");
+    await ok("cp", file, "waits:/b/sub");
+    await ok("cp", file, "waits:/etc/conf");
+    expect([join(bound, "sub/file"), join(bound, "conf")].map((path) => readFileSync(path, "utf8"))).toEqual([
+      "given\n",
+      "given\n",
+    ]);
+    expect((await box.ocibox(["cp", file, "waits:/ro/x"])).err).toContain("is mounted read-only");
+    for (const running of [false, true]) {
+      if (running) await ok("start", "waits");
+      const out = join(box.dir, `out-${running}`);
+      await ok("cp", "waits:/data/in", out);
+      expect(readFileSync(out, "utf8")).toBe("given\n");
+      await ok("cp", "waits:/data/.", `${out}.d`);
+      expect(readFileSync(join(`${out}.d`, "in"), "utf8")).toBe("given\n");
+    }
+    expect(await ok("exec", "waits", "cat", "/data/in", "/b/sub/file", "/etc/conf")).toBe("given\n".repeat(3));
+  });
+
+  test("what is copied stays as it is, also where it is mounted in the container", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const work = join(box.dir, "work");
+    mkdirSync(join(work, "deep"), { recursive: true });
+    for (const name of ["one", "deep/two"]) writeFileSync(join(work, name), "mine\n");
+    await container(cleanup, "same", ["-v", `${work}:/work`, "-v", `${work}/one:/etc/one`], true);
+    for (const [source, destination, words] of [
+      [join(work, "one"), "same:/work", "is the file that is copied"],
+      [join(work, "one"), "same:/etc/one", "is the file that is copied"],
+      [`${work}/.`, "same:/work", "is the file that is copied|cannot be copied into itself"],
+      [join(work, "deep"), "same:/work/deep", "cannot be copied into itself"],
+      [`${work}/.`, "same:/work/new", "cannot be copied into itself"],
+      ["/", "same:/srv", "has the container in it"],
+      [box.root, "same:/srv", "has the container in it"],
+    ] as const) {
+      const { code, err } = await box.ocibox(["cp", source, destination]);
+      expect([destination, code, err]).toEqual([destination, 125, expect.stringMatching(new RegExp(words))]);
+    }
+    for (const name of ["one", "deep/two"]) expect(readFileSync(join(work, name), "utf8")).toBe("mine\n");
+  });
+
+  test("dots of a path are no names", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await container(cleanup, "dots", [], true);
+    const target = join(box.dir, "dots/target");
+    mkdirSync(target, { recursive: true });
+    await ok("cp", "dots:/etc/../etc/./passwd", target);
+    await ok("cp", "dots:/etc/..", target);
+    expect(readdirSync(join(box.dir, "dots"))).toEqual(["target"]);
+    expect(readdirSync(target)).toContain("etc");
+    await ok("cp", join(given, "file"), "dots:/etc/../srv/../dotted");
+    expect(await ok("exec", "dots", "cat", "/dotted")).toBe("given\n");
+  });
+
+  test("while a container is started again and again the host's files stay what they are", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const name = `ocibox-canary-${process.pid}`;
+    cleanup.defer(async () => {
+      await box.ocibox(["rm", "-f", "flaps"]);
+      rmSync(`/${name}`, { force: true });
+    });
+    await ok("run", "-d", "--name", "flaps", "--restart", "always", "alpine", "sleep", "0.05");
+    const codes = new Set<number>();
+    for (let turn = 0; turn < 40; turn++)
+      codes.add((await box.ocibox(["cp", join(given, "file"), `flaps:/${name}`])).code);
+    expect(existsSync(`/${name}`)).toBe(false);
+    expect([...codes].filter((code) => code !== 0 && code !== 125)).toEqual([]);
   });
 
   test("what cannot be is told", async () => {

@@ -162,7 +162,6 @@ describe("what is said of a container", () => {
     }
     for (const [flag, words] of [
       [["--network-alias", "db"], "ocibox run --network-alias is not there yet; containers know each other by address"],
-      [["--restart", "always"], "a service manager can do that"],
       [["--health-cmd", "true"], "--health-cmd is not there yet"],
     ] as const)
       expect((await refused(...flag)).err).toContain(words);

@@ -1,6 +1,6 @@
 /** --report, --pidfile, --label-file: what a script wants to know of a run. */
 import { describe, expect } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { testWith } from "../lib/needs.ts";
@@ -98,8 +98,11 @@ describe("--report", () => {
     const target = join(box.dir, "target");
     writeFileSync(target, "kept\n");
     symlinkSync(target, join(box.dir, "link"));
-    await box.run(["--report", join(box.dir, "link"), "alpine", "true"]);
-    expect(readFileSync(target, "utf8")).toBe("kept\n");
+    for (const odd of [join(box.dir, "link"), "/dev/null", "/dev/stdout", box.dir]) {
+      const ended = await box.run(["--report", odd, "alpine", "true"]);
+      expect([odd, ended.code, ended.err]).toEqual([odd, 125, expect.stringContaining("--report is")]);
+    }
+    expect([readFileSync(target, "utf8"), statSync("/dev/null").isCharacterDevice()]).toEqual(["kept\n", true]);
     expect((await box.run(["--report", path(), "--explain", "alpine", "true"])).code).toBe(0);
   });
 });

@@ -1,6 +1,6 @@
 /** --restart: a container that has ended is started once more by its own supervisor, until somebody stops it. */
 import { describe, expect } from "bun:test";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
 import { hostAndWorld } from "../lib/host-network.ts";
@@ -89,6 +89,63 @@ describe("--restart", () => {
     expect(await until(async () => (await runs("again")) >= before + 2)).toBe(true);
   });
 
+  test("somebody's start is the one that counts, and what waits holds nothing", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const { host } = await hostAndWorld(cleanup);
+    box.within = { command: host.command, env: { OCIBOX_NETWORK: "" } };
+    cleanup.defer(() => {
+      box.within = { command: [], env: {} };
+    });
+    await using inside = new AsyncDisposableStack();
+    // Four hasty ends: the next wait is 1.6 s.
+    const script = "echo x >> /n; echo run; [ $(wc -l < /n) -gt 5 ]";
+    await run(inside, "waits", ["--restart", "on-failure", "-p", "8080:80", "--ip", "10.87.9.9"], script);
+    expect(await until(async () => (await runs("waits")) === 5 && !(await running("waits")))).toBe(true);
+    // Its port and its address are free, and who waits for its end is not kept waiting.
+    const other = await box.run(["-p", "8080:80", "--ip", "10.87.9.9", "alpine", "true"]);
+    expect([other.err, other.code]).toEqual(["", 0]);
+    await ok("start", "waits");
+    expect(await until(async () => (await runs("waits")) === 6)).toBe(true);
+    await Bun.sleep(2000);
+    expect([await runs("waits"), await count("waits")]).toEqual([6, 0]);
+    // A restart at once has the same port again.
+    await run(
+      inside,
+      "again",
+      ["--restart", "always", "-p", "8081:80", "--ip", "10.87.9.10"],
+      "echo run; exec sleep 100",
+    );
+    for (let turn = 0; turn < 3; turn++) expect(await ok("restart", "-t", "0", "again")).toContain("again");
+    expect(await running("again")).toBe(true);
+  });
+
+  test("stop, kill and rm -f meet one that dies all the time", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    for (const [index, words] of [["stop", "-t", "1"], ["kill"], ["rm", "-f"], ["stop"], ["rm", "-f"]].entries()) {
+      const name = `flaps${index}`;
+      await run(cleanup, name, ["--restart", "always"], "echo run; sleep 0.02");
+      await until(async () => (await runs(name)) >= 2);
+      await Bun.sleep(index * 37);
+      const ended = await box.ocibox([...words, name]);
+      // One that does not run at this moment cannot be killed, and stays down all the same.
+      if (words[0] !== "kill") expect([ended.err, ended.code]).toEqual(["", 0]);
+      await Bun.sleep(500);
+      expect((await ok("ps", "-q", "-f", `name=${name}`)).trim()).toBe("");
+    }
+  });
+
+  test("why it is not started again stands in its log", async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const bound = join(box.dir, "goes");
+    mkdirSync(bound, { recursive: true });
+    await run(cleanup, "lost", ["--restart", "always", "-v", `${bound}:/b`], "echo run; sleep 0.3");
+    rmSync(bound, { recursive: true });
+    expect(
+      await until(async () => (await box.ocibox(["logs", "lost"])).err.includes("ocibox: it is not started again: ")),
+    ).toBe(true);
+    expect(await running("lost")).toBe(false);
+  });
+
   test("one that is killed on purpose stays down, one whose process is killed does not", async () => {
     await using cleanup = new AsyncDisposableStack();
     await run(cleanup, "held", ["--restart", "unless-stopped"], "echo run; exec sleep 1000");
@@ -117,6 +174,7 @@ describe("--restart", () => {
     for (const [flags, words] of [
       [["--restart", "always"], "add -d"],
       [["-d", "--rm", "--restart", "always"], "cannot both be had"],
+      [["-d", "--report", join(box.dir, "r"), "--restart", "always"], "cannot both be had"],
       [["-d", "--restart", "sometimes"], '--restart is "sometimes"'],
       [["-d", "--restart", "on-failure:x"], '--restart is "on-failure:x"'],
     ] as const) {

@@ -182,6 +182,10 @@ describe("rename", () => {
     await using cleanup = new AsyncDisposableStack();
     await start(cleanup, "short", "exec sleep 100", ["--rm"]);
     await ok("rename", "short", "shorter");
+    // Its end takes its first name away: nobody else gets that before.
+    expect(await refused("run", "-d", "--name", "short", "alpine", "true")).toContain(
+      'the name "short" exists already',
+    );
     await ok("stop", "-t", "0", "shorter");
     await start(cleanup, "shorter", "exec sleep 100", ["--rm"]);
     await start(cleanup, "short", "exec sleep 100");

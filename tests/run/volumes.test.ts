@@ -108,6 +108,24 @@ describe("a volume with a name", () => {
     await ok("volume", "rm", "cut");
   });
 
+  test("whose filling was cut short while it was moved in is completed, and what is there by then stays", async () => {
+    // Renames are of volume.json, of the volume, of the copy that is whole, and then of what is in it, a name each.
+    for (const when of [4, 5]) {
+      const inject = `inject=renameat2:signal=KILL:when=${when}`;
+      await box.shell(
+        `strace -f -qq -o /dev/null -e trace=renameat2 -e ${inject} "$OCIBOX" run --rm -v half:/srv/data filled true`,
+      );
+      expect(readdirSync(join(box.root, "volumes/half"))).toContain("_ready");
+      writeFileSync(join(box.root, "volumes/half/_data/mine"), "");
+      const look = "cat link; stat -c '%u:%g %a' .; ls";
+      expect(await sh("filled", ["-v", "half:/srv/data", "-w", "/srv/data"], look)).toBe(
+        "of the image\n77:78 2750\ndeep\nlink\nmine\n",
+      );
+      expect(readdirSync(join(box.root, "volumes/half")).sort()).toEqual(["_data", "lock", "volume.json"]);
+      await ok("volume", "rm", "half");
+    }
+  });
+
   test("stays while a container has it, running or not", async () => {
     await ok("create", "--name", "user", "-v", "used:/u", "alpine", "true");
     try {
@@ -164,6 +182,14 @@ describe("a volume without a name", () => {
     } finally {
       await ok("rm", "-v", "own");
     }
+    const named = ["--name", "lends", "-v", "/lent"];
+    await ok("create", ...named, "alpine", "true");
+    await ok("create", "--name", "borrows", "--volumes-from", "lends", "-v", "own:/lent", "alpine", "true");
+    await ok("rm", "borrows");
+    await ok("create", "--name", "borrows", "--volumes-from", "lends", "alpine", "true");
+    expect(await refused("rm", "lends")).toContain('the container "borrows" mounts a volume of "lends"');
+    await ok("rm", "borrows", "lends");
+    await ok("volume", "rm", "own");
     // The second of a kind by its kept plan, each with a directory of its own.
     for (let turn = 0; turn < 3; turn++)
       expect(await sh("alpine", ["-v", "/once"], "ls /once; touch /once/there")).toBe("");
@@ -186,6 +212,19 @@ describe("volume", () => {
     expect((await ok("system", "df")).split("\n")).toContainEqual(expect.stringMatching(/^Volumes +2 +0 /));
     expect(await ok("volume", "prune", "-f")).toBe(`${random}\nRemoved 1 volume\n`);
     expect(await ok("volume", "rm", "-f", "made", "made", "nobody")).toBe("made\n");
+  });
+
+  test("what a killed command has not made whole goes with the next removal, and masks do not count", async () => {
+    mkdirSync(join(box.root, "volumes/.unfinished"), { recursive: true });
+    await box.shell('umask 077; "$OCIBOX" volume create masked');
+    expect(statSync(join(box.root, "volumes/masked/_data")).mode & 0o777).toBe(0o755);
+    await ok("volume", "rm", "masked");
+    expect(onDisk()).toEqual([]);
+    const fresh = join(box.dir, "fresh");
+    expect(await ok("--root", fresh, "volume", "prune", "-af")).toBe("Removed 0 volumes\n");
+    await ok("--root", fresh, "volume", "create", "a");
+    expect(await ok("--root", fresh, "volume", "rm", "a")).toBe("a\n");
+    expect(await ok("--root", fresh, "volume", "ls", "-q")).toBe("");
   });
 
   test("names that cannot be, and what is not there", async () => {

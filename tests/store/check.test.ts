@@ -159,6 +159,7 @@ describe("prune and system df", () => {
       ["Images", 2],
       ["Layers, unpacked", 2],
       ["Containers", 0],
+      ["Volumes", 0],
       ["Unfinished, kept plans", 0],
     ]);
     expect(sizes[0]?.Size).toBeGreaterThan(500_000);
