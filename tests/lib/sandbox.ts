@@ -1,4 +1,5 @@
 /** What an integration test stands in: a store and a state directory of its own, a registry, and the built ocibox. */
+import { expect } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -124,6 +125,20 @@ export class Sandbox implements AsyncDisposable {
   /** Calls a shell with the sandbox's environment, and ocibox as $OCIBOX. */
   shell(script: string, options: RunOptions = {}): Promise<Ended> {
     return drive([...this.within.command, "sh", "-c", script], options, { ...this.env, OCIBOX: binary });
+  }
+
+  /** What a command prints that goes well, and says nothing else. */
+  async ok(...words: string[]): Promise<string> {
+    const { out, err, code } = await this.ocibox(words);
+    expect([err, code]).toEqual(["", 0]);
+    return out;
+  }
+
+  /** What a command says that ocibox refuses. */
+  async refused(...words: string[]): Promise<string> {
+    const { err, code } = await this.ocibox(words);
+    expect(code).toBe(125);
+    return err;
   }
 
   /** `ocibox run --rm -q …` */

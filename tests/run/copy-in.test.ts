@@ -46,11 +46,7 @@ around(needs, async (owned) => {
   symlinkSync("file", join(given, "to-file"));
 });
 
-async function ok(...words: string[]): Promise<string> {
-  const ended = await box.ocibox(words);
-  expect([ended.err, ended.code]).toEqual(["", 0]);
-  return ended.out;
-}
+const ok = (...words: string[]): Promise<string> => box.ok(...words);
 
 /** A container of the name until the test's end; running, or made only. */
 async function container(

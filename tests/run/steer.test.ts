@@ -16,17 +16,9 @@ around(needs, async (owned) => {
   expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
 });
 
-async function ok(...words: string[]): Promise<string> {
-  const ended = await box.ocibox(words);
-  expect([ended.err, ended.code]).toEqual(["", 0]);
-  return ended.out;
-}
+const ok = (...words: string[]): Promise<string> => box.ok(...words);
 
-async function refused(...words: string[]): Promise<string> {
-  const { code, err } = await box.ocibox(words);
-  expect(code).toBe(125);
-  return err;
-}
+const refused = (...words: string[]): Promise<string> => box.refused(...words);
 
 /** A container that runs a script until the test's end. */
 async function start(

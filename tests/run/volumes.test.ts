@@ -38,22 +38,14 @@ around(needs, async (owned) => {
   expect((await box.ocibox(["pull", "-q", "alpine"])).code).toBe(0);
 });
 
-async function ok(...words: string[]): Promise<string> {
-  const ended = await box.ocibox(words);
-  expect([ended.err, ended.code]).toEqual(["", 0]);
-  return ended.out;
-}
+const ok = (...words: string[]): Promise<string> => box.ok(...words);
 
 /** What a script prints in a container of these flags. */
 async function sh(image: string, flags: readonly string[], script: string): Promise<string> {
   return ok("run", "--rm", ...flags, image, "sh", "-c", script);
 }
 
-async function refused(...words: string[]): Promise<string> {
-  const { code, err } = await box.ocibox(words);
-  expect(code).toBe(125);
-  return err;
-}
+const refused = (...words: string[]): Promise<string> => box.refused(...words);
 
 function onDisk(): string[] {
   const path = join(box.root, "volumes");
