@@ -1,4 +1,5 @@
 import { realpathSync } from "node:fs";
+import { copyAttributes } from "../../ffi/attributes.ts";
 import { AT, AT_FDCWD, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
@@ -43,31 +44,50 @@ function isDirectory(path: string): boolean {
   );
 }
 
-/** As docker cp has it: into a directory that is there, or under the name that was given; "DIR/." is what is in it. */
-function copyOut(root: number, path: string, target: string, of: string, signal: AbortSignal): void {
-  const contents = path.endsWith("/.");
-  const plain = cleanPath(path, "the source");
-  const base = plain.slice(plain.lastIndexOf("/") + 1);
-  const into = isDirectory(target);
-  const missing = (): never => {
-    throw new OciboxError("NOT_FOUND", `there is no "${path}" in the ${of}`);
-  };
-  if (contents || base === "") {
-    using source = openInRoot(root, plain, O.O_RDONLY | O.O_DIRECTORY) ?? missing();
-    if (!into) direct.mkdirat(AT_FDCWD, target, 0o755);
-    using directory = new OwnedFd(direct.openat(AT_FDCWD, target, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0));
-    copyContents(source.fd, directory.fd, { signal, replace: true });
-    return;
-  }
-  using parent = openInRoot(root, plain.slice(0, plain.lastIndexOf("/")) || "/", O.O_PATH | O.O_DIRECTORY) ?? missing();
-  if (attempt("faccessat2", parent.fd, base, 0, AT.AT_SYMLINK_NOFOLLOW) < 0) missing();
-  const [place, name] = into
-    ? [target, base]
-    : [target.slice(0, target.lastIndexOf("/")) || "/", target.slice(target.lastIndexOf("/") + 1)];
+/** What is copied out of a tree. */
+interface Inside {
+  /** In the tree. */
+  readonly path: string;
+  /** As it was given: what the copy is called by, in a directory. */
+  readonly word: string;
+  /** For an error: "image". */
+  readonly of: string;
+}
+
+function openTarget(place: string): OwnedFd {
   const opened = attempt("openat", AT_FDCWD, place, O.O_RDONLY | O.O_DIRECTORY | O.O_CLOEXEC, 0);
   if (opened < 0) throw new OciboxError("NOT_FOUND", `there is no directory "${place}" to copy to`);
-  using directory = new OwnedFd(opened);
-  copyEntry(parent.fd, base, directory.fd, name, { signal, replace: true });
+  return new OwnedFd(opened);
+}
+
+/** As docker cp has it: into a directory that is there, or under the name that was given; "DIR/." is what is in it. */
+function copyOut(root: number, { path, word, of }: Inside, target: string, signal: AbortSignal): void {
+  const plain = cleanPath(path, "the source");
+  const called = cleanPath(word, "the source");
+  const base = called.slice(called.lastIndexOf("/") + 1);
+  const missing = (): never => {
+    throw new OciboxError("NOT_FOUND", `there is no "${word}" in the ${of}`);
+  };
+  const how = { signal, replace: true };
+  const contents = word.endsWith("/.") || base === "";
+  if (contents || plain === "/") {
+    using source = openInRoot(root, plain, O.O_RDONLY | O.O_DIRECTORY) ?? missing();
+    // Of what is mounted it is the top that has no name in the tree.
+    const into = contents || !isDirectory(target) ? target : `${target}/${base}`;
+    if (!isDirectory(into)) direct.mkdirat(AT_FDCWD, into, 0o755);
+    using directory = openTarget(into);
+    copyContents(source.fd, directory.fd, how);
+    if (!contents) copyAttributes(`/proc/self/fd/${source.fd}/.`, `/proc/self/fd/${directory.fd}/.`);
+    return;
+  }
+  const name = plain.slice(plain.lastIndexOf("/") + 1);
+  using parent = openInRoot(root, plain.slice(0, plain.lastIndexOf("/")) || "/", O.O_PATH | O.O_DIRECTORY) ?? missing();
+  if (attempt("faccessat2", parent.fd, name, 0, AT.AT_SYMLINK_NOFOLLOW) < 0) missing();
+  const [place, as] = isDirectory(target)
+    ? [target, base]
+    : [target.slice(0, target.lastIndexOf("/")) || "/", target.slice(target.lastIndexOf("/") + 1)];
+  using directory = openTarget(place);
+  copyEntry(parent.fd, name, directory.fd, as, how);
 }
 
 /** What of the host's is to be copied. @param follow whether a symlink stands for what it leads to */
@@ -155,8 +175,9 @@ export function command(globals: Globals): Command {
       const container = containerOf(globals, name);
       const image = container === undefined ? await mountableImage(name, store) : undefined;
       await interruptible(`the copy of "${word}"`, async (signal) => {
+        const of = container === undefined ? "image" : "container";
         const copy = (root: number, inside = path): void =>
-          copyOut(root, inside, target, container === undefined ? "image" : "container", signal);
+          copyOut(root, { path: inside, word: path, of }, target, signal);
         const mounted = container && mountedAt(container, path);
         if (mounted !== undefined) return withMounted(mounted, copy);
         if (container !== undefined) return withContainerTree(store, container, copy);

@@ -54,9 +54,9 @@ function graphDriver(image: StoredImage, store: Store): object {
 }
 
 /** What is mounted of the host's, and volumes, as docker shows them. */
-function mountsShown(root: string, container: ContainerStatus): object[] {
+function mountsShown(container: ContainerStatus): object[] {
   return (container.mounts ?? []).map(({ volume, source, destination, options }) => ({
-    Type: volume !== undefined || isOwnVolume(root, container, source) ? "volume" : "bind",
+    Type: volume !== undefined || isOwnVolume(container, source) ? "volume" : "bind",
     ...(volume === undefined ? {} : { Name: volume, Driver: "local" }),
     Source: source,
     Destination: destination,
@@ -93,7 +93,7 @@ function containerShown(root: string, state: string, word: string): object | und
       },
       RestartPolicy: found.restart ?? "no",
       RestartCount: readTurn(root, found.id).count,
-      Mounts: mountsShown(root, found),
+      Mounts: mountsShown(found),
       NetworkSettings: networkShown(root, found),
       Labels: found.labels ?? {},
       AutoRemove: found.autoRemove,

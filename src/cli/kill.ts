@@ -28,7 +28,7 @@ export function command(globals: Globals): Command {
         const found = findContainer(root, state, word);
         // As docker: whoever ends it means it, also where it is about to be started again.
         if (ending.includes(signal) || signal === parseSignal(found.stopSignal ?? "TERM")) holdBack(root, found);
-        using process = await Signalled.find(root, state, found);
+        using process = await Signalled.find(root, state, found, signal);
         if (process === undefined) throw notRunning(found);
         process.send(signal);
         if (signal === SIG.SIGKILL) letGoOn(found.id);

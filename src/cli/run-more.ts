@@ -142,7 +142,7 @@ function mountsOf(root: string, text: string): Volume[] {
     throw new OciboxError("USAGE", `--volumes-from is "${text}", which is not CONTAINER[:ro]`);
   const owner = findRecord(root, word);
   const { mounts = [], autoRemove } = owner;
-  const own = mounts.find(({ source }) => isOwnVolume(root, owner, source));
+  const own = mounts.find(({ source }) => isOwnVolume(owner, source));
   if (own !== undefined && autoRemove)
     throw new OciboxError(
       "USAGE",

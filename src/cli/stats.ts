@@ -53,7 +53,8 @@ function look(root: string, container: ContainerStatus, named: boolean): Usage |
   try {
     return usageOf(root, container);
   } catch (error) {
-    if (named || !(error instanceof OciboxError) || error.code !== "INVALID") throw error;
+    const gone = error instanceof OciboxError && (error.code === "INVALID" || error.code === "STORE");
+    if (named || !gone) throw error;
     return undefined;
   }
 }

@@ -1,4 +1,5 @@
 /** Copying into a container, whose processes may do with the names in it what they like while it is done. */
+import { realpathSync } from "node:fs";
 import { AT_FDCWD, O, S } from "../../ffi/constants.ts";
 import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
@@ -50,10 +51,11 @@ function isDirectory(path: string): boolean {
 
 /** Calls with what is mounted, as a tree and a path in it: of a file the directory that it is in. */
 export function withMounted<T>({ source, rest }: Mounted, work: (root: number, path: string) => T): T {
-  const isTree = isDirectory(source);
-  const [parent, name] = isTree ? [source, ""] : split(source);
+  const real = realpathSync(source);
+  const isTree = isDirectory(real);
+  const [parent, name] = isTree ? [real, ""] : split(real);
   using root = new OwnedFd(direct.openat(AT_FDCWD, parent, directoryFlags | O.O_CLOEXEC, 0));
-  return work(root.fd, isTree ? rest || "/." : `/${name}${rest}`);
+  return work(root.fd, isTree ? rest || "/" : `/${name}${rest}`);
 }
 
 /** While this is held the container is not started. */
@@ -97,6 +99,15 @@ export function withWritablePlace(
   }
   if (mounted.readonly)
     throw new OciboxError("INVALID", `"${path}" is mounted read-only in the container "${container.name}"`);
+  // Written into, and not replaced, it can be only where it is mounted.
+  if (!isDirectory(mounted.source))
+    throw new OciboxError(
+      "INVALID",
+      `"${path}" would be mounted in the container "${container.name}", which does not run`,
+      {
+        hint: `start it first, or write to "${mounted.source}"`,
+      },
+    );
   const slash = path.endsWith("/") ? "/" : "";
   withMounted(mounted, (root, rest) => work({ root, path: rest + slash }));
 }

@@ -65,14 +65,15 @@ export interface ContainerRecord {
 }
 
 /** Whether something that is mounted is a volume without a name, of this container. */
-export function isOwnVolume(root: string, { id }: Pick<ContainerRecord, "id">, source: string): boolean {
-  return source.startsWith(`${containerDirectory(root, id)}/volumes/`);
+export function isOwnVolume({ id }: Pick<ContainerRecord, "id">, source: string): boolean {
+  // Whichever way to the store was taken then.
+  return source.includes(`/containers/${id}/volumes/`);
 }
 
 /** Another container that mounts what goes with this one. */
 export function dependentOf(root: string, record: Pick<ContainerRecord, "id">): ContainerRecord | undefined {
   return listRecords(root).find(
-    ({ id, mounts = [] }) => id !== record.id && mounts.some(({ source }) => isOwnVolume(root, record, source)),
+    ({ id, mounts = [] }) => id !== record.id && mounts.some(({ source }) => isOwnVolume(record, source)),
   );
 }
 
@@ -201,6 +202,8 @@ export function removeContainer(root: string, id: ContainerId): void {
 }
 
 const idLength = 64;
+/** ms */
+const longestRename = 10_000;
 
 /** Names are links to ids: making one is what takes the name. */
 function nameLink(root: string, name: string): string {
@@ -230,7 +233,10 @@ export function takeName(root: string, id: ContainerId, name: string): void {
 function isFree(root: string, owner: ContainerId, name: string): boolean {
   const record = readRecord(root, owner);
   if (record === undefined) return !isThere(containerDirectory(root, owner));
-  return record.name !== name && !record.autoRemove;
+  const taken = changedAt(nameLink(root, name));
+  // What was taken just now may be by a rename that is going on.
+  const old = taken === undefined || Date.now() - taken.getTime() > longestRename;
+  return record.name !== name && !record.autoRemove && old;
 }
 
 /** The id that a name leads to. */

@@ -87,6 +87,12 @@ function uptime(): number {
   return Math.floor(Number((readText("/proc/uptime") ?? "0").split(" ")[0]));
 }
 
+/** The bridge may have to be made once more. */
+function subnet(): string[] {
+  const { OCIBOX_SUBNET } = Bun.env;
+  return OCIBOX_SUBNET ? [`OCIBOX_SUBNET=${OCIBOX_SUBNET}`] : [];
+}
+
 /** What its supervisor is to do at its end; undefined where that is nothing. */
 export function restartFor(
   store: Store,
@@ -106,6 +112,10 @@ export function restartFor(
     unless: stoppedFile(store.root, id),
     program: process.execPath,
     argv: ["ocibox", ...places, ...additional, "start", id],
-    env: [`${restartedVariable}=${wordOf(turn)}`, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+    env: [
+      ...subnet(),
+      `${restartedVariable}=${wordOf(turn)}`,
+      "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ],
   };
 }

@@ -35,19 +35,24 @@ export async function stopAll(
   for (const each of containers) holdBack(root, each);
   const processes: (Signalled | undefined)[] = [];
   for (const [index, each] of containers.entries()) {
-    const process = await Signalled.find(root, state, each);
+    const process = await Signalled.find(root, state, each, signals[index] ?? SIG.SIGTERM);
     if (process !== undefined) owned.use(process);
     process?.send(signals[index] ?? SIG.SIGTERM);
     // Of one that is paused it is heard of then.
     letGoOn(each.id);
     processes.push(process);
   }
+  let left: string | undefined;
   const from = performance.now();
   for (const [index, { id, name, stopTimeout }] of containers.entries()) {
     const within = seconds ?? stopTimeout ?? usualSeconds;
     processes[index]?.end(Math.max(0, within - (performance.now() - from) / 1000));
-    if (!(await untilLeft(state, id, 10_000)))
-      throw new OciboxError("HOST", `the container "${name}" did not end`, { hint: `see: ocibox top ${name}` });
+    if (!(await untilLeft(state, id, 10_000))) {
+      left ??= name;
+      continue;
+    }
     stopped(index);
   }
+  if (left !== undefined)
+    throw new OciboxError("HOST", `the container "${left}" did not end`, { hint: `see: ocibox top ${left}` });
 }

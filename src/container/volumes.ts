@@ -2,8 +2,8 @@
  * Named volumes: directories of their own below ROOT/volumes, which outlive the containers that they are mounted in. One is
  * ROOT/volumes/NAME with `volume.json` and `_data`; it is there as a whole or not at all.
  */
-import { copyAttributes } from "../../ffi/attributes.ts";
-import { AT_FDCWD, O, RENAME } from "../../ffi/constants.ts";
+import { copyAttributes, readAttributes, timesOf } from "../../ffi/attributes.ts";
+import { AT, AT_FDCWD, O, RENAME } from "../../ffi/constants.ts";
 import { attempt, direct, tolerate } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { isThere, makeDirectories, namesIn, readText } from "../../ffi/files.ts";
@@ -173,11 +173,12 @@ const [beginning, whole] = ["_fill", "_ready"];
 function moveIn(folder: string, path: string, data: number): void {
   const ready = `${folder}/${whole}`;
   using copy = new OwnedFd(direct.openat(AT_FDCWD, ready, directoryFlags, 0));
+  const attributes = readAttributes(ready);
   copyAttributes(ready, path);
   for (const each of [...names(copy.fd)])
     tolerate(["EEXIST"], "renameat2", copy.fd, each, data, each, RENAME.RENAME_NOREPLACE);
-  // A change of what is in it changes its times.
-  copyAttributes(ready, path);
+  // A change of what is in it changes its time.
+  direct.utimensat(AT_FDCWD, path, timesOf(attributes), AT.AT_SYMLINK_NOFOLLOW);
   removeBelow(folder, whole);
 }
 

@@ -103,6 +103,7 @@ class Copier {
       return;
     }
     const device = this.#device();
+    this.#checkOther(to, as, own);
     if (this.#linked(to, as, path, own)) return;
     if (this.options.replace === true && !this.#makeRoom(to, as))
       throw new OciboxError("IN_USE", `"${shown(as)}" is mounted there, and cannot be overwritten`);
@@ -152,10 +153,12 @@ class Copier {
     return `${this.#get("stx_dev_major")}:${this.#get("stx_dev_minor")}:${this.#get("stx_ino")}`;
   }
 
-  /** Of what has a name; undefined where nothing has. */
-  #identityAt(directory: number, name: Uint8Array): string | undefined {
-    const found = attempt("statx", directory, name, AT.AT_SYMLINK_NOFOLLOW, statMask, this.#stat);
-    return found < 0 ? undefined : this.#identity();
+  /** What has the name is not what is copied. @throws OciboxError INVALID */
+  #checkOther(to: number, as: Uint8Array, own: Own): void {
+    if (this.options.replace !== true) return;
+    const found = attempt("statx", to, as, AT.AT_SYMLINK_NOFOLLOW, statMask, this.#stat);
+    if (found >= 0 && this.#identity() === own.identity)
+      throw new OciboxError("INVALID", `"${shown(as)}" is the file that is copied, and stays as it is`);
   }
 
   #node(to: number, as: Uint8Array, { uid, gid, mode }: Own, kind: number, device: number): void {
@@ -181,12 +184,11 @@ class Copier {
   #file(from: number, name: Uint8Array, to: number, as: Uint8Array, own: Own, path: Uint8Array): void {
     // First of all: what cannot be read takes nothing away.
     using source = new OwnedFd(direct.openat(from, name, sourceFlags, 0));
+    this.#checkOther(to, as, own);
     if (this.#linked(to, as, path, own)) return;
     let flags = O.O_WRONLY | O.O_CREAT | O.O_EXCL | O.O_NOFOLLOW | O.O_CLOEXEC;
     let mounted = false;
     if (this.options.replace === true) {
-      if (this.#identityAt(to, as) === own.identity)
-        throw new OciboxError("INVALID", `"${shown(as)}" is the file that is copied, and stays as it is`);
       mounted = !this.#makeRoom(to, as);
       if (mounted) flags = O.O_WRONLY | O.O_NOFOLLOW | O.O_NONBLOCK | O.O_CLOEXEC;
     }
@@ -233,6 +235,12 @@ class Copier {
     this.#made.add(this.#identity());
   }
 
+  /** Whether it is one of those. */
+  isEntered(fd: number): boolean {
+    direct.statx(fd, "", AT.AT_EMPTY_PATH, statMask, this.#stat);
+    return this.#made.has(this.#identity());
+  }
+
   /** What is in a directory. @param path of the copy from its top, with a NUL behind it */
   all(from: number, to: number, path: Uint8Array): void {
     for (const name of names(from)) {
@@ -265,6 +273,7 @@ function text(name: string): Uint8Array {
 export function copyContents(from: number, to: number, options: CopyOptions = {}): number {
   const copier = new Copier(to, options);
   copier.enter(to);
+  if (copier.isEntered(from)) throw new OciboxError("INVALID", "a directory cannot be copied into itself");
   copier.all(from, to, alloc(1));
   return copier.entries;
 }

@@ -2,8 +2,8 @@
  * The bridge that containers are at: a device of the host's with an address of its own, which is their gateway, and the
  * rules beside it. It is made when the first container needs it, and stays, as other tools' bridges do.
  *
- * Nothing is locked: each part can be made by two at once, of whom the second finds it there. Forwarding is set last, and so
- * its being set says that the rest is there.
+ * Nothing is locked: each part can be made by two at once, of whom the second finds it there. What lets packets
+ * through is set last.
  */
 import { AF, AT_FDCWD, IFA, IFF_UP, IFLA, IFLA_INFO, NETLINK, NLM_F, O, RTM } from "../../ffi/constants.ts";
 import { attempt, SyscallError } from "../../ffi/direct.ts";
@@ -181,7 +181,8 @@ export function setting(name: string, value: string, optional = false): void {
   }
 }
 
-/** The last that is set: where it is so, all is. */
+/** What is set when all else is there. */
+const loopbackRoutes = [`ipv4/conf/${bridgeName}/route_localnet`, "1"] as const;
 const forwarding = ["ipv4/ip_forward", "1"] as const;
 
 /** What a packet to the rest of the world may have: less than usual where the host is in a tunnel. */
@@ -224,7 +225,7 @@ function make(socket: NetlinkSocket, filter: NetlinkSocket, wanted: Subnet | und
   const table = { bytes: tableMessages(bridge.subnet) };
   tellAll(filter, `NFT_MSG_NEWTABLE("${tableName}") of nf_tables`, table, "EEXIST");
   // Not before there are rules.
-  setting(`ipv4/conf/${bridgeName}/route_localnet`, "1");
+  setting(...loopbackRoutes);
   setting(...forwarding);
   return bridge;
 }
@@ -291,7 +292,7 @@ export function openBridge(wanted?: Subnet): Bridge {
   const table = filter.ask({ bytes: askTable(tableName) });
   // Before anything of the host's is changed.
   if (typeof table === "number" && table !== errnoOf("ENOENT")) refused("NFT_MSG_GETTABLE of nf_tables", table);
-  const whole = found !== undefined && typeof table !== "number" && isSet(...forwarding);
+  const whole = found !== undefined && typeof table !== "number" && isSet(...loopbackRoutes) && isSet(...forwarding);
   const bridge = whole ? found : make(socket, filter, wanted);
   passOthers(filter);
   if (wanted === undefined || writtenSubnet(wanted) === writtenSubnet(bridge.subnet)) return bridge;

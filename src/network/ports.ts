@@ -6,8 +6,8 @@ import { AF, NETLINK, SOCK, SOL_SOCKET } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoWords, failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { attributesIn, bigEndian } from "../../ffi/netlink.ts";
-import { NetlinkSocket } from "../../ffi/netlink-socket.ts";
+import { attributesIn, bigEndian, type Received } from "../../ffi/netlink.ts";
+import { NetlinkError, NetlinkSocket } from "../../ffi/netlink-socket.ts";
 import { OciboxError } from "../errors.ts";
 import { parseAddress } from "./addresses.ts";
 import { openSocket, ownAddresses, tellAll } from "./bridge.ts";
@@ -99,13 +99,23 @@ export function publish(ports: readonly PublishedPort[], to: string): void {
   forgetDatagrams(socket, ports);
 }
 
+/** All connections; none where the kernel does not tell of them. */
+function known(socket: NetlinkSocket): readonly Received[] {
+  try {
+    return socket.dump(...trackedConnections);
+  } catch (error) {
+    if (error instanceof NetlinkError) return [];
+    throw error;
+  }
+}
+
 /** What is known of datagrams to published ports of this host's. */
 function forgetDatagrams(socket: NetlinkSocket, ports: readonly PublishedPort[]): void {
   const numbers = new Set<number>();
   for (const { protocol, hostPort } of ports) if (protocol === "udp") numbers.add(hostPort);
   if (numbers.size === 0) return;
   const own = ownAddresses();
-  for (const { body } of socket.dump(...trackedConnections)) {
+  for (const { body } of known(socket)) {
     const tracked = datagramsIn(body);
     if (tracked !== undefined && numbers.has(tracked.port) && own.has(tracked.destination))
       socket.tell({ bytes: forget(tracked) });

@@ -129,10 +129,11 @@ describe("cp into a container", () => {
     const file = join(given, "file");
     await ok("cp", file, "waits:/data/in");
     await ok("cp", file, "waits:/b/sub");
-    await ok("cp", file, "waits:/etc/conf");
-    expect([join(bound, "sub/file"), join(bound, "conf")].map((path) => readFileSync(path, "utf8"))).toEqual([
-      "given\n",
-      "given\n",
+    expect(readFileSync(join(bound, "sub/file"), "utf8")).toBe("given\n");
+    const conf = await box.ocibox(["cp", file, "waits:/etc/conf"]);
+    expect([conf.code, conf.err]).toEqual([
+      125,
+      expect.stringContaining(`start it first, or write to "${bound}/conf"`),
     ]);
     expect((await box.ocibox(["cp", file, "waits:/ro/x"])).err).toContain("is mounted read-only");
     for (const running of [false, true]) {
@@ -142,7 +143,17 @@ describe("cp into a container", () => {
       expect(readFileSync(out, "utf8")).toBe("given\n");
       await ok("cp", "waits:/data/.", `${out}.d`);
       expect(readFileSync(join(`${out}.d`, "in"), "utf8")).toBe("given\n");
+      // Under the name that it has in the container.
+      await ok("cp", "waits:/data", `${out}.d`);
+      await ok("cp", "waits:/etc/conf", `${out}.d`);
+      expect(readdirSync(`${out}.d`).sort()).toEqual(["conf", "data", "in"]);
+      await ok("cp", "waits:/data", `${out}.new`);
+      expect(readdirSync(`${out}.new`)).toEqual(["in"]);
     }
+    const before = statSync(join(bound, "conf"));
+    await ok("cp", file, "waits:/etc/conf");
+    const after = statSync(join(bound, "conf"));
+    expect([after.ino, after.uid, after.mode]).toEqual([before.ino, before.uid, before.mode]);
     expect(await ok("exec", "waits", "cat", "/data/in", "/b/sub/file", "/etc/conf")).toBe("given\n".repeat(3));
   });
 
@@ -151,9 +162,11 @@ describe("cp into a container", () => {
     const work = join(box.dir, "work");
     mkdirSync(join(work, "deep"), { recursive: true });
     for (const name of ["one", "deep/two"]) writeFileSync(join(work, name), "mine\n");
+    symlinkSync("one", join(work, "link"));
     await container(cleanup, "same", ["-v", `${work}:/work`, "-v", `${work}/one:/etc/one`], true);
     for (const [source, destination, words] of [
       [join(work, "one"), "same:/work", "is the file that is copied"],
+      [join(work, "link"), "same:/work", "is the file that is copied"],
       [join(work, "one"), "same:/etc/one", "is the file that is copied"],
       [`${work}/.`, "same:/work", "is the file that is copied|cannot be copied into itself"],
       [join(work, "deep"), "same:/work/deep", "cannot be copied into itself"],
@@ -164,7 +177,7 @@ describe("cp into a container", () => {
       const { code, err } = await box.ocibox(["cp", source, destination]);
       expect([destination, code, err]).toEqual([destination, 125, expect.stringMatching(new RegExp(words))]);
     }
-    for (const name of ["one", "deep/two"]) expect(readFileSync(join(work, name), "utf8")).toBe("mine\n");
+    for (const name of ["one", "deep/two", "link"]) expect(readFileSync(join(work, name), "utf8")).toBe("mine\n");
   });
 
   test("dots of a path are no names", async () => {

@@ -95,6 +95,20 @@ describe("pause", () => {
   });
 });
 
+test("stop hears of a container that has only just begun", async () => {
+  await using cleanup = new AsyncDisposableStack();
+  await start(cleanup, "young", `trap 'exit 7' TERM; ${ticking}`);
+  for (let turn = 0; turn < 5; turn++) {
+    // Its process is there before its command is executed, and its trap is set.
+    const started = box.ocibox(["start", "young"]);
+    await Bun.sleep(turn * 4);
+    const from = performance.now();
+    expect(await ok("stop", "-t", "3", "young")).toBe("young\n");
+    expect(performance.now() - from).toBeLessThan(5000);
+    await started;
+  }
+});
+
 describe("top", () => {
   test("lists the processes by the host's numbers", async () => {
     await using cleanup = new AsyncDisposableStack();

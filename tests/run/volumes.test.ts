@@ -180,7 +180,8 @@ describe("a volume without a name", () => {
     await ok("rm", "borrows");
     await ok("create", "--name", "borrows", "--volumes-from", "lends", "alpine", "true");
     expect(await refused("rm", "lends")).toContain('the container "borrows" mounts a volume of "lends"');
-    await ok("rm", "borrows", "lends");
+    expect(await refused("rm", "-f", "lends")).toContain("mounts a volume of");
+    await ok("rm", "-f", "lends", "borrows");
     await ok("volume", "rm", "own");
     // The second of a kind by its kept plan, each with a directory of its own.
     for (let turn = 0; turn < 3; turn++)
