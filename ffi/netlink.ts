@@ -1,6 +1,7 @@
 /**
- * Messages of netlink(7) as bytes: a head, the structure of the message's kind, attributes. All of it little-endian,
- * as the machines are that ocibox runs on, but for what netfilter has inside. A plan sends them out of its memory, the direct back end out of arrays.
+ * Messages of netlink(7) as bytes: a head, the structure of the message's kind, attributes. All of it little-endian, as the
+ * machines are that ocibox runs on, but for what netfilter has inside. A plan sends them out of its memory, the direct back
+ * end out of arrays.
  */
 import { NLM_F, RTM } from "./constants.ts";
 
@@ -49,6 +50,11 @@ export function bigEndian(value: number, size = 4): Uint8Array {
   const bytes = new Uint8Array(size);
   for (let at = 0; at < size; at++) bytes[at] = value >>> (8 * (size - 1 - at));
   return bytes;
+}
+
+/** A number that has its highest byte first. */
+export function numberIn(bytes: Uint8Array): number {
+  return bytes.reduce((value, byte) => value * 256 + byte, 0);
 }
 
 /** Attributes one behind the other. */

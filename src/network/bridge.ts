@@ -21,6 +21,7 @@ import {
   linkSize,
   type NetlinkMessage,
   netlinkMessage,
+  numberIn,
   type Received,
   wordOf,
 } from "../../ffi/netlink.ts";
@@ -115,7 +116,7 @@ function addresses(socket: NetlinkSocket): OwnAddress[] {
     const { body } = answer;
     const bytes = attributesIn(body, addressSize).get(IFA.IFA_LOCAL);
     if (bytes?.byteLength !== 4) continue;
-    const address = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+    const address = numberIn(bytes);
     found.push({ index: linkIndex(answer), address, prefix: body[1] ?? prefix });
   }
   return found;

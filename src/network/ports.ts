@@ -6,12 +6,12 @@ import { AF, NETLINK, SOCK, SOL_SOCKET } from "../../ffi/constants.ts";
 import { attempt, direct, SyscallError } from "../../ffi/direct.ts";
 import { errnoWords, failedBy } from "../../ffi/errno.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
-import { attributesIn, bigEndian, type Received } from "../../ffi/netlink.ts";
+import { bigEndian, numberIn, type Received } from "../../ffi/netlink.ts";
 import { NetlinkError, NetlinkSocket } from "../../ffi/netlink-socket.ts";
 import { OciboxError } from "../errors.ts";
 import { parseAddress } from "./addresses.ts";
 import { openSocket, ownAddresses, tellAll } from "./bridge.ts";
-import { bodySize, datagramsIn, forget, trackedConnections } from "./netfilter.ts";
+import { datagramsIn, forget, trackedConnections, valueIn } from "./netfilter.ts";
 import { type PublishedPort, publishedMessage, publishMessage, withdrawMessage } from "./rules.ts";
 
 /** A port that is asked for. */
@@ -126,10 +126,8 @@ function forgetDatagrams(socket: NetlinkSocket, ports: readonly PublishedPort[])
 function leadsTo(socket: NetlinkSocket, port: PublishedPort): number | undefined {
   const answer = socket.ask({ bytes: publishedMessage(port) });
   if (typeof answer === "number") return undefined;
-  const elements = attributesIn(answer.body, bodySize).get(3) ?? new Uint8Array();
-  const element = attributesIn(elements, 0).get(1) ?? new Uint8Array();
-  const value = attributesIn(attributesIn(element, 0).get(2) ?? new Uint8Array(), 0).get(1);
-  return value?.slice(0, 4).reduce((sum, byte) => sum * 256 + byte, 0);
+  const value = valueIn(answer.body);
+  return value && numberIn(value.subarray(0, 4));
 }
 
 /** Takes back what leads to a container that is not there any more, and no more than that. */

@@ -4,6 +4,7 @@
  *
  * What is published is in two maps, so that a port comes and goes by one element and no rule is ever changed.
  */
+import { NFT_MSG } from "../../ffi/netfilter-constants.ts";
 import { bigEndian } from "../../ffi/netlink.ts";
 import { parseAddress, type Subnet } from "./addresses.ts";
 import { bridgeName, tableName } from "./names.ts";
@@ -20,7 +21,6 @@ import {
   hook,
   joined,
   lookUp,
-  MSG,
   masquerade,
   newChain,
   newMap,
@@ -145,17 +145,17 @@ function placeOf(to: number, port: PublishedPort): Uint8Array {
 /** Publishes a port. @param to the container's address */
 export function publishMessage(port: PublishedPort, to: number): Uint8Array<ArrayBuffer> {
   const { map, key } = keyOf(port);
-  return batch([element(MSG.NFT_MSG_NEWSETELEM, tableName, map, key, placeOf(to, port))]);
+  return batch([element(NFT_MSG.NFT_MSG_NEWSETELEM, tableName, map, key, placeOf(to, port))]);
 }
 
 /** Takes back what publishes a port, wherever it leads. ENOENT where nothing does. */
 export function withdrawMessage(port: PublishedPort): Uint8Array<ArrayBuffer> {
   const { map, key } = keyOf(port);
-  return batch([element(MSG.NFT_MSG_DELSETELEM, tableName, map, key)]);
+  return batch([element(NFT_MSG.NFT_MSG_DELSETELEM, tableName, map, key)]);
 }
 
 /** Asks where a published port leads: `leadsTo` reads the answer. ENOENT where it is not published. */
 export function publishedMessage(port: PublishedPort): Uint8Array<ArrayBuffer> {
   const { map, key } = keyOf(port);
-  return element(MSG.NFT_MSG_GETSETELEM, tableName, map, key);
+  return element(NFT_MSG.NFT_MSG_GETSETELEM, tableName, map, key);
 }

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as constants from "../../ffi/constants.ts";
 import { nr } from "../../ffi/machine.ts";
+import * as netfilter from "../../ffi/netfilter-constants.ts";
 import { type LayoutName, layoutOf, layouts } from "../../ffi/structs.ts";
 
 const headers = `#define _GNU_SOURCE
@@ -38,6 +39,9 @@ const headers = `#define _GNU_SOURCE
 #include <linux/magic.h>
 #include <linux/bpf.h>
 #include <linux/netlink.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/rtnetlink.h>
 #include <linux/if_link.h>
 #include <linux/if_addr.h>
@@ -86,6 +90,16 @@ test("constants", async () => {
     if (real !== undefined)
       expect(`${name} ${BigInt.asUintN(32, BigInt(value))}`).toBe(`${name} ${BigInt.asUintN(32, real)}`);
   }
+});
+
+test("constants of netfilter, which are no macros: every one", async () => {
+  const known = new Map(Object.values(netfilter).flatMap((table): [string, number][] => Object.entries(table)));
+  const found = await printed(
+    [...known.keys()].map((name) => `printf("${name} %lld\\n", (long long)(${name}));`).join("\n"),
+  );
+  expect(Object.fromEntries(found)).toEqual(
+    Object.fromEntries([...known].map(([name, value]) => [name, BigInt(value)])),
+  );
 });
 
 /** What C calls a structure, and its members where ours have other names. */
