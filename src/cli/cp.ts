@@ -5,7 +5,7 @@ import { attempt, direct } from "../../ffi/direct.ts";
 import { OwnedFd } from "../../ffi/fd.ts";
 import { alloc, readField } from "../../ffi/structs.ts";
 import { cleanPath } from "../bundle/values.ts";
-import { copyInto, mountedAt, type Source, withMounted, withWritablePlace } from "../container/copy-in.ts";
+import { copyInto, isDirectory, mountedAt, type Source, withMounted, withWritablePlace } from "../container/copy-in.ts";
 import { type ContainerStatus, containerDirectory, findContainer, listContainers } from "../container/record.ts";
 import { noteOf } from "../container/running.ts";
 import { withContainerTree, withTree } from "../container/tree.ts";
@@ -35,13 +35,6 @@ function containerOf(globals: Globals, word: string): ContainerStatus | undefine
   const { root, state } = places(globals);
   const isId = word.length >= leastId && /^[0-9a-f]+$/.test(word);
   return listContainers(root, state).find(({ name, id }) => name === word || (isId && id.startsWith(word)));
-}
-
-function isDirectory(path: string): boolean {
-  const stat = alloc(256);
-  return (
-    attempt("statx", AT_FDCWD, path, 0, 1, stat) >= 0 && (readField("statx", stat, "stx_mode") & S.S_IFMT) === S.S_IFDIR
-  );
 }
 
 /** What is copied out of a tree. */

@@ -11,7 +11,7 @@ import { hostFacts } from "../runtime/host.ts";
 import { type ImageChoice, openStore, type StoredImage } from "../store/store.ts";
 import { placed } from "./bind-source.ts";
 import { environment } from "./environment.ts";
-import { absolute, type Places } from "./globals.ts";
+import type { Places } from "./globals.ts";
 import { imageWord, storeWord } from "./image-word.ts";
 import { checkName, labelLines, labelsOf } from "./labels.ts";
 import type { LockedWord } from "./locked.ts";
@@ -198,8 +198,8 @@ export async function runCommand(given: Given, places: Places, only = false): Pr
   if (only && path !== undefined) throw new OciboxError("USAGE", "--report is for run: nothing is run here");
   if (path === undefined || given.flag("explain")) return runAsked(given, places, only);
   const { withReport } = await import("../container/report.ts");
-  const report = { path: absolute(path, "--report"), began: performance.timeOrigin };
-  return withReport(report, given.words[0] ?? "", () => runAsked(given, places, only));
+  const { reported } = await import("./run-more.ts");
+  return withReport(reported(path), given.words[0] ?? "", () => runAsked(given, places, only));
 }
 
 async function runAsked(given: Given, places: Places, only: boolean): Promise<number> {

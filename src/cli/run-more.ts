@@ -109,11 +109,16 @@ const lists = {
   deviceRules: "device-cgroup-rule",
 } as const satisfies Partial<Record<keyof MoreOptions, Flag>>;
 
+/** --report: where, and of what began when. */
+export function reported(path: string): NonNullable<MoreOptions["report"]> {
+  return { path: absolute(path, "--report"), began: performance.timeOrigin };
+}
+
 /** Files that are written for the caller. */
 function pathsOf(given: Given): Pick<MoreOptions, "report" | "pidFile"> {
   const [report, pidFile] = [given.text("report"), given.text("pidfile")];
   return {
-    ...(report === undefined ? {} : { report: { path: absolute(report, "--report"), began: performance.timeOrigin } }),
+    ...(report === undefined ? {} : { report: reported(report) }),
     ...(pidFile === undefined ? {} : { pidFile: absolute(pidFile, "--pidfile") }),
   };
 }

@@ -42,7 +42,7 @@ export function mountedAt({ mounts = [] }: ContainerRecord, path: string): Mount
   return { source: found.source, rest, readonly: found.options.includes("ro") };
 }
 
-function isDirectory(path: string): boolean {
+export function isDirectory(path: string): boolean {
   const stat = alloc(256);
   const STATX_TYPE = 1;
   const found = attempt("statx", AT_FDCWD, path, 0, STATX_TYPE, stat);

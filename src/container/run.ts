@@ -31,12 +31,11 @@ export function kindOfContainer(request: RunRequest): Kind {
   const { imageName, platform, options, facts, interactive, detach, init, autoRemove, root, state, store } = request;
   // What a file or a directory holds may have changed since: it is looked at each time.
   if (isTransport(imageName)) return { name: undefined, kept: undefined };
-  // The numbers of ports that are asked for when it starts stand in its plan.
-  const { publish = [], publishAll } = options.more;
-  // So does when it began, and where this program is.
-  const { report, restart } = options.more;
-  if (report !== undefined || restart !== undefined) return { name: undefined, kept: undefined };
+  // When it began, where this program is, and the numbers of ports that are found when it starts stand in its plan.
+  const { publish = [], publishAll, report, restart } = options.more;
   if (
+    report !== undefined ||
+    restart !== undefined ||
     publishAll === true ||
     (publish.length > 0 && publish.some(({ hostPort, upTo }) => hostPort !== upTo || hostPort === 0))
   )
