@@ -3,7 +3,7 @@
  * the machine that the tests run on.
  */
 import { readlinkSync } from "node:fs";
-import { until } from "./sandbox.ts";
+import { type Sandbox, until } from "./sandbox.ts";
 
 /** 192.0.2.0/24 and 198.51.100.0/24 are for documentation: RFC 5737. */
 export const hostAddress = "192.0.2.1";
@@ -71,4 +71,15 @@ export async function hostAndWorld(owned: AsyncDisposableStack): Promise<{ host:
     ip link set in0 up`);
   await host.print(`ip route add default via ${worldAddress}`);
   return { host, world };
+}
+
+/** The same, as the host that a sandbox's commands are given on. */
+export async function hostOf(box: Sandbox, owned: AsyncDisposableStack): Promise<TestNetwork> {
+  const { host } = await hostAndWorld(owned);
+  const before = box.within;
+  box.within = { command: host.command, env: { OCIBOX_NETWORK: "" } };
+  owned.defer(() => {
+    box.within = before;
+  });
+  return host;
 }

@@ -1,7 +1,7 @@
 /** Each step of a container's plan made to fail in turn: the host is as before, and the message says which and why. */
 import { describe, expect } from "bun:test";
 import { around, unchanged } from "../lib/around.ts";
-import { hostAndWorld } from "../lib/host-network.ts";
+import { hostOf } from "../lib/host-network.ts";
 import { testWith } from "../lib/needs.ts";
 import { folder, inventory, Sandbox, until } from "../lib/sandbox.ts";
 
@@ -77,11 +77,7 @@ describe("every step of the plan fails in turn", () => {
 
   test("of one at a bridge, with ports", async () => {
     await using owned = new AsyncDisposableStack();
-    const { host } = await hostAndWorld(owned);
-    box.within = { command: host.command, env: { OCIBOX_NETWORK: "" } };
-    owned.defer(() => {
-      box.within = { command: [], env: {} };
-    });
+    const host = await hostOf(box, owned);
     await failEach(["-d", "--init", "-p", "8080-8089:80", "-p", "127.0.0.1:5300-5309:53/udp"], "EIO");
     expect(await host.print("nft list ruleset | grep elements || true")).toBe("");
     expect(await until(async () => (await host.print("ip -o link | grep -c ocb || true")) === "0\n")).toBe(true);

@@ -3,7 +3,7 @@ import { describe, expect } from "bun:test";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { around, unchanged } from "../lib/around.ts";
-import { hostAndWorld } from "../lib/host-network.ts";
+import { hostOf } from "../lib/host-network.ts";
 import { testWith } from "../lib/needs.ts";
 import { inventory, Sandbox, until } from "../lib/sandbox.ts";
 
@@ -65,11 +65,7 @@ describe("--restart", () => {
 
   test("always: whatever ends it, but who stops it; by its ports and its limits", async () => {
     await using cleanup = new AsyncDisposableStack();
-    const { host } = await hostAndWorld(cleanup);
-    box.within = { command: host.command, env: { OCIBOX_NETWORK: "" } };
-    cleanup.defer(() => {
-      box.within = { command: [], env: {} };
-    });
+    const host = await hostOf(box, cleanup);
     await using inside = new AsyncDisposableStack();
     const script = "mkdir -p /www; echo page > /www/index.html; echo run; httpd -p 80 -h /www; exec sleep 0.4";
     await run(inside, "again", ["--restart", "always", "-p", "8080:80", "-m", "32m"], script);
@@ -87,11 +83,7 @@ describe("--restart", () => {
 
   test("somebody's start is the one that counts, and what waits holds nothing", async () => {
     await using cleanup = new AsyncDisposableStack();
-    const { host } = await hostAndWorld(cleanup);
-    box.within = { command: host.command, env: { OCIBOX_NETWORK: "" } };
-    cleanup.defer(() => {
-      box.within = { command: [], env: {} };
-    });
+    await hostOf(box, cleanup);
     await using inside = new AsyncDisposableStack();
     // Four hasty ends: the next wait is 1.6 s.
     const script = "echo x >> /n; echo run; [ $(wc -l < /n) -gt 5 ]";
